@@ -1,0 +1,266 @@
+"""What a dataset will be, and where its files lie.
+
+<root>/<name>/<version>/
+  plan.json              written first: what is collected, in how many shards
+  <name>-train.array_record-00000-of-00012
+  shards/00000.json      written last for each shard: it is finished
+  features.json          TFDS: the schema
+  dataset_info.json      TFDS: the split and its shard lengths
+  manifest.json          written last of all: the dataset is finished
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import files, records
+
+# Every dataset has this one split; held-out data is a dataset of its own.
+SPLIT = "train"
+
+_PLAN_FILE = "plan.json"
+_MANIFEST_FILE = "manifest.json"
+
+
+class DatasetError(RuntimeError):
+  """A dataset is missing, broken, unfinished, or not the one that was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a dataset will be; fixed before the first attempt is made.
+
+  Attributes:
+    name: lower-case identifier, as TFDS wants it.
+    num_shards: how many files the attempts are spread over.
+    frame_size: height and width of every image, pixels.
+    config: what decides the attempts (units, seeds, policy, versions, ...), as
+      JSON. A collection can be resumed with an equal config only.
+    version: three numbers with dots between them, as TFDS wants it.
+    schema_version: of the records, see records.SCHEMA_VERSION.
+  """
+
+  name: str
+  num_shards: int
+  frame_size: int
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  version: str = "1.0.0"
+  schema_version: int = records.SCHEMA_VERSION
+
+  def __post_init__(self) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+      raise DatasetError(
+        f"a dataset cannot have the name {self.name!r}: expected lower-case letters, "
+        "digits and underscores, a letter first"
+      )
+    if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+      raise DatasetError(
+        f"dataset {self.name!r} has version {self.version!r}, expected three numbers "
+        "as in '1.0.0'"
+      )
+    if self.num_shards < 1 or self.frame_size < 1:
+      raise DatasetError(
+        f"dataset {self.name!r} has num_shards={self.num_shards} and "
+        f"frame_size={self.frame_size}, expected both to be at least 1"
+      )
+
+  def shard_file(self, shard: int) -> str:
+    """Returns the file name of shard 0..num_shards-1, as TFDS expects it."""
+    return f"{self.name}-{SPLIT}.array_record-{shard:05d}-of-{self.num_shards:05d}"
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the plan as plain JSON values."""
+    # There and back, so that tuples and lists compare equal.
+    return json.loads(json.dumps(dataclasses.asdict(self), sort_keys=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """One finished file of attempts.
+
+  Attributes:
+    file: name within the dataset's folder.
+    num_attempts: records in the file.
+    num_bytes: size of the file.
+    sha256: of the file, hexadecimal.
+  """
+
+  file: str
+  num_attempts: int
+  num_bytes: int
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """What a finished dataset consists of: the plan, and each shard in order."""
+
+  plan: Plan
+  shards: tuple[Shard, ...]
+
+  @property
+  def num_attempts(self) -> int:
+    return sum(shard.num_attempts for shard in self.shards)
+
+
+def begin(root: str | Path, plan: Plan) -> Path:
+  """Makes the folder of a dataset, or finds it again to go on with it.
+
+  Args:
+    root: the folder that holds datasets.
+    plan: what is to be collected.
+
+  Returns:
+    `<root>/<name>/<version>`, with the plan in it.
+
+  Raises:
+    DatasetError: the folder holds a dataset with another plan, or cannot be
+      written.
+  """
+  directory = Path(root) / plan.name / plan.version
+  path = directory / _PLAN_FILE
+  if path.exists():
+    _check_same(path, _read_json(path), plan.to_json())
+    return directory
+  try:
+    shard_entry(directory, 0).parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(path, _json_bytes(plan.to_json()))
+  except OSError as error:
+    raise DatasetError(
+      f"cannot make the dataset folder {directory}: {error.strerror}; choose a "
+      "folder that can be written"
+    ) from error
+  return directory
+
+
+def read_plan(directory: str | Path) -> Plan:
+  """Reads the plan of a dataset that was begun.
+
+  Raises:
+    DatasetError: there is none, or it is of another schema version.
+  """
+  path = Path(directory) / _PLAN_FILE
+  if not path.exists():
+    raise DatasetError(
+      f"no dataset was begun in {directory}: {_PLAN_FILE} is missing; expected the "
+      "folder <name>/<version> of a dataset"
+    )
+  return _to_plan(path, _read_json(path))
+
+
+def read_manifest(directory: str | Path) -> Manifest:
+  """Reads what a finished dataset consists of.
+
+  Raises:
+    DatasetError: the dataset is missing, not finished, or of another schema
+      version.
+  """
+  directory = Path(directory)
+  path = directory / _MANIFEST_FILE
+  if path.exists():
+    content = _read_json(path)
+    try:
+      shards = tuple(Shard(**shard) for shard in content["shards"])
+      return Manifest(_to_plan(path, content["plan"]), shards)
+    except (KeyError, TypeError) as error:
+      raise DatasetError(
+        f"{path} is not a manifest of this program ({error}); collect the dataset "
+        "again, which keeps its finished shards"
+      ) from error
+  if (directory / _PLAN_FILE).exists():
+    raise DatasetError(
+      f"the dataset in {directory} is not finished: {_MANIFEST_FILE} is missing; run "
+      "its collection again with the same configuration to go on with it"
+    )
+  raise DatasetError(
+    f"no dataset in {directory}: {_MANIFEST_FILE} is missing; expected the folder "
+    "<name>/<version> of a collected dataset"
+  )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+  """Writes the manifest, which declares the dataset finished.
+
+  Raises:
+    OSError: the folder cannot be written.
+  """
+  content = {
+    "num_attempts": manifest.num_attempts,
+    "plan": manifest.plan.to_json(),
+    "shards": [dataclasses.asdict(shard) for shard in manifest.shards],
+  }
+  files.write_whole(directory / _MANIFEST_FILE, _json_bytes(content))
+
+
+def shard_entry(directory: Path, shard: int) -> Path:
+  """Returns the file whose presence says that a shard is finished."""
+  return directory / "shards" / f"{shard:05d}.json"
+
+
+def read_shard(directory: Path, shard: int) -> Shard | None:
+  """Returns what is known of a shard, or None as long as it is not finished."""
+  path = shard_entry(directory, shard)
+  return Shard(**_read_json(path)) if path.exists() else None
+
+
+def write_shard(directory: Path, shard: int, content: Shard) -> None:
+  """Declares a shard finished.
+
+  Raises:
+    OSError: the folder cannot be written.
+  """
+  data = _json_bytes(dataclasses.asdict(content))
+  files.write_whole(shard_entry(directory, shard), data)
+
+
+def _to_plan(path: Path, content: dict[str, Any]) -> Plan:
+  found = content.get("schema_version")
+  if found != records.SCHEMA_VERSION:
+    raise DatasetError(
+      f"{path} is of schema version {found}, this program reads version "
+      f"{records.SCHEMA_VERSION}; collect the dataset again, or use the version of "
+      "the program that wrote it"
+    )
+  try:
+    return Plan(**content)
+  except TypeError as error:
+    raise DatasetError(f"{path} is not a plan of this program: {error}") from error
+
+
+def _check_same(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+  found, expected = _flatten(found), _flatten(expected)
+  different = [
+    f"{key} is {found.get(key)!r} there and {expected.get(key)!r} here"
+    for key in sorted(found.keys() | expected.keys())
+    if found.get(key) != expected.get(key)
+  ]
+  if different:
+    raise DatasetError(
+      f"{path} was begun with another configuration: {'; '.join(different)}; go on "
+      "with the same configuration, or choose another folder"
+    )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in tree.items():
+    nested = isinstance(value, Mapping) and value
+    flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+  return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_bytes())
+  except ValueError as error:
+    raise DatasetError(
+      f"{path} is not readable JSON ({error}); remove the file and run the "
+      "collection again, which keeps the finished shards"
+    ) from error
+
+
+def _json_bytes(content: Any) -> bytes:
+  return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

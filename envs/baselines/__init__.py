@@ -1,0 +1,5 @@
+"""Policies that the learned one is measured against (Section 6)."""
+
+from envs.baselines.random_policy import RandomPolicy
+
+__all__ = ["RandomPolicy"]

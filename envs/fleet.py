@@ -1,0 +1,66 @@
+"""Many units at once: tasks spread over processes, results independent of how many.
+
+A task carries everything that decides its result, so that any number of workers,
+in any order, gives the same.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from envs import rendering
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerDiedError(RuntimeError):
+  """A worker process ended without an answer: killed, or out of memory."""
+
+
+def num_cores() -> int:
+  """Cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def map_unordered(
+  function: Callable[[Task], Result],
+  tasks: Sequence[Task],
+  *,
+  num_workers: int = 0,
+) -> Iterator[tuple[int, Result]]:
+  """Yields (index of the task, its result) as results come in.
+
+  Args:
+    function: importable by name, as it travels to other processes.
+    tasks: picklable.
+    num_workers: processes; 0 means one for each core.
+
+  Raises:
+    RenderingUnavailableError: no GL backend works here.
+    WorkerDiedError: a worker ended without an answer.
+  """
+  rendering.choose_backend()
+  num_workers = min(num_workers or num_cores(), len(tasks))
+  if num_workers <= 1:
+    for index, task in enumerate(tasks):
+      yield index, function(task)
+    return
+  # Spawned, not forked: a GL context or a JAX runtime does not survive a fork.
+  pool = concurrent.futures.ProcessPoolExecutor(
+    num_workers, mp_context=multiprocessing.get_context("spawn")
+  )
+  try:
+    futures = {pool.submit(function, task): i for i, task in enumerate(tasks)}
+    for future in concurrent.futures.as_completed(futures):
+      yield futures[future], future.result()
+  except BrokenProcessPool as error:
+    raise WorkerDiedError(
+      "a worker process died, killed or out of memory; finished work is kept: run the"
+      " same command again, with fewer --num_workers if memory was short"
+    ) from error
+  finally:
+    pool.shutdown(wait=True, cancel_futures=True)

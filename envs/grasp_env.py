@@ -1,0 +1,195 @@
+"""One robot cell: fill the bin, observe, move, close, lift, drop.
+
+The bin stays as it is from attempt to attempt. Poses and commands are in the robot
+base frame, m and rad; see DESIGN words in WORKSPACE.md.
+"""
+
+import dataclasses
+
+import mujoco
+import numpy as np
+
+from envs.arm import inverse_kinematics
+from envs.bin import contains
+from envs.cameras import OVER_SHOULDER
+from envs.control import LIFT_SPEED, Controller
+from envs.gripper import CLOSING_TORQUE, OPENING_TORQUE, TOOL_LENGTH
+from envs.objects import ObjectSpec
+from envs.rendering import Renderer
+from envs.scene import Scene, build_scene
+from envs.success import (
+  drop_test_says_grasped,
+  lifted_objects,
+  reading_says_grasped,
+)
+from envs.units import BIN_CENTRE, Unit
+
+# Folded back beside the camera's view: what I0 is taken from.
+HOME_JOINTS = np.deg2rad([-60.0, -30.0, 0.0, -110.0, 0.0, 60.0, 0.0])
+APPROACH_HEIGHT = 0.18  # above the floor: over any pile, where attempts begin
+# High over the far half: the arm and what it holds leave the camera's view.
+DROP_XY = (BIN_CENTRE[0] + 0.06, BIN_CENTRE[1])
+DROP_HEIGHT = 0.42
+LIFT_HEIGHT = 0.12  # straight up, before anything is carried sideways
+RELEASE_HEIGHT = 0.20
+
+NULL_COMMAND = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What came of closing the gripper."""
+
+  gripper_reading: float  # m, after lifting
+  drop_test: bool
+  success: bool  # the label: reading or drop test
+  simulator_truth: bool  # something really hung in the gripper
+  grasped: str  # name of what did, '' if nothing
+
+
+class GraspEnv:
+  """A unit with a filled bin. Not for use from several threads."""
+
+  def __init__(
+    self,
+    unit: Unit,
+    objects: list[ObjectSpec],
+    frame_size: int,
+    largest_image: int = 0,
+  ):
+    """Builds the cell; the bin is empty until `fill`.
+
+    Args:
+      frame_size: of the images that policies see, pixels.
+      largest_image: of pictures for people, where those are wanted.
+    """
+    self.unit = unit
+    self.scene: Scene = build_scene(unit, objects, max(frame_size, largest_image))
+    self.data = mujoco.MjData(self.scene.model)
+    self.controller = Controller(self.scene, self.data)
+    self.strays_returned = 0
+    self._renderer = Renderer(self.scene.model)
+    self._frame_size = frame_size
+
+  def close(self) -> None:
+    """Frees the renderer."""
+    self._renderer.close()
+
+  def fill(self, rng: np.random.Generator) -> None:
+    """Drops all objects into the bin and waits until they lie."""
+    self._retract()
+    order = rng.permutation(len(self.scene.objects))
+    for layer, index in enumerate(order):
+      self._drop_from(index, 0.06 + 0.045 * layer, rng)
+    self._settle(longest=3.0)
+    self.return_strays(rng)
+
+  def begin(self, rng: np.random.Generator) -> np.ndarray:
+    """Clears the view and takes the pregrasp image I0, uint8[H, W, 3]."""
+    self.return_strays(rng)
+    self._retract()
+    return self.image()
+
+  def approach(self, pose: np.ndarray) -> None:
+    """Brings the open gripper to the attempt's first pose [4] from above."""
+    above = np.asarray(pose, np.float64).copy()
+    above[2] = max(above[2], self.unit.table_height + APPROACH_HEIGHT)
+    self.controller.teleport(inverse_kinematics(above, TOOL_LENGTH))
+    self.controller.move_to(pose)
+
+  def image(self, size: int = 0) -> np.ndarray:
+    """uint8[H, W, 3]: what the over-the-shoulder camera sees now.
+
+    Args:
+      size: H and W, pixels; 0 is the size that policies see.
+    """
+    return self._renderer.render(self.data, OVER_SHOULDER, size or self._frame_size)
+
+  def pose(self) -> np.ndarray:
+    """float32[4]: the gripper's measured pose."""
+    return self.controller.pose()
+
+  def step(self, command: np.ndarray, rng: np.random.Generator) -> None:
+    """Executes a command [5], as well as this unit's actuation does.
+
+    The target is clipped to the workspace, as a robot's own safety limits would.
+    """
+    low, high = self.unit.workspace()
+    target = np.clip(apply_command(self.pose(), command), low, high)
+    actuation = self.unit.actuation
+    error = np.asarray(actuation.bias) + rng.normal(size=4) * actuation.noise
+    self.controller.move_to(target + error)
+
+  def grasp(self, rng: np.random.Generator) -> Outcome:
+    """Closes the gripper here, lifts, and finds out whether it holds something.
+
+    What it holds is let go over a random place of the bin, where it stays.
+    """
+    controller = self.controller
+    controller.drive(CLOSING_TORQUE, 0.4)
+    start = controller.pose()
+    floor = self.unit.table_height
+    controller.move_to([start[0], start[1], floor + LIFT_HEIGHT, start[3]])
+    controller.move_to([*DROP_XY, floor + DROP_HEIGHT, start[3]])
+    controller.wait(0.2)  # what was knocked over or slipped out comes to rest
+    reading = controller.gripper_reading()
+    lifted = lifted_objects(self.scene, self.data)
+    before, holding = self.image(), controller.configuration()
+    low, high = self.unit.workspace()
+    over = rng.uniform(low[:2], high[:2])
+    controller.move_to([*over, floor + RELEASE_HEIGHT, start[3]], LIFT_SPEED)
+    controller.drive(-OPENING_TORQUE, 0.3)
+    self._retract()
+    self._settle(longest=1.2)
+    controller.restore(holding)  # the arm's shadow is then the same in both images
+    dropped = drop_test_says_grasped(before, self.image())
+    return Outcome(
+      gripper_reading=float(reading),
+      drop_test=dropped,
+      success=bool(reading_says_grasped(reading) or dropped),
+      simulator_truth=bool(lifted),
+      grasped=self.scene.objects[lifted[0]].name if lifted else "",
+    )
+
+  def return_strays(self, rng: np.random.Generator) -> int:
+    """Puts objects that left the bin back, as the paper's operators did."""
+    positions = self.data.qpos[self.scene.object_qpos[:, :3]]
+    strays = np.nonzero(~contains(positions, self.unit.table_height))[0]
+    for layer, index in enumerate(strays):
+      self._drop_from(int(index), 0.12 + 0.05 * layer, rng)
+    if len(strays):
+      self._settle(longest=1.5)
+    self.strays_returned += len(strays)
+    return len(strays)
+
+  def object_positions(self) -> np.ndarray:
+    """float64[N, 3]: the simulator's truth, for the oracle and for pictures."""
+    return self.data.qpos[self.scene.object_qpos[:, :3]].copy()
+
+  def _retract(self) -> None:
+    self.data.ctrl[self.scene.drive_ctrl] = -OPENING_TORQUE
+    self.controller.teleport(HOME_JOINTS)
+
+  def _settle(self, longest: float) -> None:
+    for _ in range(int(longest / 0.1)):
+      self.controller.wait(0.1)
+      if np.abs(self.data.qvel[self.scene.object_qvel]).max(initial=0.0) < 0.05:
+        return
+
+  def _drop_from(self, index: int, height: float, rng: np.random.Generator) -> None:
+    (cx, cy), spread = BIN_CENTRE, (0.09, 0.11)
+    rotation = rng.normal(size=4)
+    self.data.qpos[self.scene.object_qpos[index]] = [
+      cx + rng.uniform(-spread[0], spread[0]),
+      cy + rng.uniform(-spread[1], spread[1]),
+      self.unit.table_height + height,
+      *(rotation / np.linalg.norm(rotation)),
+    ]
+    self.data.qvel[self.scene.object_qvel[index]] = 0.0
+
+
+def apply_command(pose: np.ndarray, command: np.ndarray) -> np.ndarray:
+  """Pose [4] reached from `pose` [4] by `command` [5]; yaw wrapped to (-pi, pi]."""
+  yaw = pose[3] + np.arctan2(command[3], command[4])
+  wrapped = np.pi - np.mod(np.pi - yaw, 2 * np.pi)
+  return np.array([*(pose[:3] + command[:3]), wrapped])

@@ -1,0 +1,118 @@
+"""Headless rendering: one GL context a process, one image at a time.
+
+Import this before anything imports mujoco: it chooses the GL backend. EGL is tried
+first, then OSMesa, in a subprocess with a time limit, because a broken driver can
+hang instead of failing.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+_PROBE = (
+  "import mujoco; c = mujoco.GLContext(16, 16); c.make_current();"
+  " mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 50); c.free()"
+)
+_PROBE_SECONDS = 60
+
+
+class RenderingUnavailableError(RuntimeError):
+  """No GL backend works on this machine."""
+
+
+def choose_backend() -> str:
+  """Sets MUJOCO_GL for this process and its children, once, and returns it.
+
+  A value that the caller set is kept.
+
+  Raises:
+    RenderingUnavailableError: neither EGL nor OSMesa can draw.
+  """
+  chosen = os.environ.get("MUJOCO_GL")
+  if chosen:
+    return chosen
+  for backend in ("egl", "osmesa"):
+    environment = {**os.environ, "MUJOCO_GL": backend}
+    try:
+      probe = subprocess.run(
+        [sys.executable, "-c", _PROBE],
+        env=environment,
+        capture_output=True,
+        timeout=_PROBE_SECONDS,
+      )
+    except subprocess.TimeoutExpired:
+      continue
+    if probe.returncode == 0:
+      os.environ["MUJOCO_GL"] = backend
+      return backend
+  raise RenderingUnavailableError(
+    "no GL backend can draw: tried EGL and OSMesa. On Debian or Ubuntu:"
+    " apt-get install libegl1 libgl1 libosmesa6"
+  )
+
+
+@functools.cache
+def _gl_context():
+  import mujoco
+
+  # Images are drawn into buffers that belong to a model; the context's own size is
+  # never seen.
+  context = mujoco.GLContext(16, 16)
+  context.make_current()
+  return context
+
+
+class Renderer:
+  """Draws one model's cameras as square RGB images.
+
+  The GL context is shared by all renderers of the process; `close` frees what
+  belongs to the model. Not for use from several threads.
+  """
+
+  def __init__(self, model):
+    import mujoco
+
+    self._mujoco = mujoco
+    self._model = model
+    _gl_context().make_current()
+    self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+    self._scene = mujoco.MjvScene(model, maxgeom=500)
+    self._option = mujoco.MjvOption()
+    self._camera = mujoco.MjvCamera()
+    self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+
+  def render(self, data, camera: str, size: int) -> np.ndarray:
+    """uint8[size, size, 3], top row first, as seen by the named camera.
+
+    Raises:
+      ValueError: `size` is larger than the model's offscreen buffer.
+    """
+    mujoco = self._mujoco
+    largest = self._model.vis.global_.offwidth
+    if size > largest:
+      raise ValueError(f"image of {size} pixels: the scene was built for {largest}")
+    self._camera.fixedcamid = self._model.camera(camera).id
+    mujoco.mjv_updateScene(
+      self._model,
+      data,
+      self._option,
+      None,
+      self._camera,
+      mujoco.mjtCatBit.mjCAT_ALL,
+      self._scene,
+    )
+    rect = mujoco.MjrRect(0, 0, size, size)
+    image = np.empty((size, size, 3), np.uint8)
+    mujoco.mjr_render(rect, self._scene, self._context)
+    mujoco.mjr_readPixels(image, None, rect, self._context)
+    return np.ascontiguousarray(image[::-1])
+
+  def close(self) -> None:
+    """Frees the model's textures and lists; safe to call twice."""
+    if self._context is not None:
+      self._context.free()
+      self._context = None

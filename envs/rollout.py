@@ -1,0 +1,250 @@
+"""Runs attempts: a policy in a cell, from pregrasp image to label (Figure 3).
+
+A policy is any callable `policy(observation, key) -> decision`; see `Policy`.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from envs.control import DivergedError
+from envs.grasp_env import NULL_COMMAND, GraspEnv
+from envs.objects import sample_objects
+from envs.units import Unit
+
+START_HEIGHTS = (0.04, 0.10)  # of the first pose above the floor, as when raising
+# Within this height above the floor the gripper closes where it is.
+AT_TABLE = 0.01
+MAX_DIVERGED = 20  # attempts of one scene
+_ATTEMPT = 1_000  # keeps the seeds of attempts apart from those of fillings
+
+
+class Observation(NamedTuple):
+  """What a policy is given at step t. It holds no calibration and no joint angles."""
+
+  pregrasp_image: np.ndarray  # uint8[H, W, 3], the scene without the gripper
+  image: np.ndarray  # uint8[H, W, 3], now
+  pose: np.ndarray  # float32[4], gripper now: to keep commands in the workspace
+  step: int  # t, from 1
+  num_steps: int  # T; at t = T the gripper closes whatever the policy says
+  table_height: float  # m
+  workspace: tuple[np.ndarray, np.ndarray]  # lowest and highest pose, float32[4] each
+
+
+class Decision(NamedTuple):
+  """What a policy answers."""
+
+  command: np.ndarray  # float32[5], the next motion; ignored when closing
+  close: bool
+  evidence: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+
+class Policy(Protocol):
+  """`key` is uint32[2], fresh for every decision."""
+
+  def __call__(self, observation: Observation, key: np.ndarray) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+  """One grasp attempt with its label and where it came from.
+
+  T images and poses; commands[t] is what was executed after images[t], and the last
+  is the null command (footnote 2 of the paper).
+  """
+
+  pregrasp_image: np.ndarray  # uint8[H, W, 3]
+  images: np.ndarray  # uint8[T, H, W, 3]
+  poses: np.ndarray  # float32[T, 4], measured
+  commands: np.ndarray  # float32[T, 5]
+  success: bool
+  gripper_reading: float  # m
+  drop_test: bool
+  simulator_truth: bool
+  grasped: str
+  unit: str
+  table_height: float  # m
+  scene_seed: int
+  attempt_seed: int  # position within the scene
+  objects: tuple[str, ...]
+  evidence: tuple[dict[str, Any], ...]  # one a decision
+
+
+class Recorder(Protocol):
+  """Watches attempts, for videos and pictures; changes nothing."""
+
+  largest_image: int  # pixels, that it will ask the cell to draw
+
+  def begin(self, env: GraspEnv) -> None:
+    """An attempt begins; the bin is in view, the gripper is not."""
+
+  def decided(self, env: GraspEnv, observation: Observation, decision: Any) -> None:
+    """The policy has answered; nothing has moved yet."""
+
+  def frame(self, env: GraspEnv) -> None:
+    """A control period has passed."""
+
+  def end(self, env: GraspEnv, attempt: "Attempt") -> None:
+    """The attempt has its label."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneTask:
+  """One bin filled once and attempted several times: the unit of parallel work."""
+
+  unit: Unit
+  scene_seed: int
+  num_attempts: int
+  num_steps: tuple[int, ...]  # T is drawn from these for each attempt
+  num_objects: int
+  object_group: str  # of `envs.objects`: training or held_out
+  frame_size: int  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneResult:
+  """What a scene gave, and what it lost."""
+
+  attempts: tuple[Attempt, ...]
+  diverged: int  # attempts dropped because the physics became unstable
+  strays: int  # objects that left the bin and were put back
+
+
+def run_scene(
+  task: SceneTask, policy: Policy, recorder: Recorder | None = None
+) -> SceneResult:
+  """Fills a bin and makes `task.num_attempts` attempts in it, with replacement.
+
+  Everything follows from the task: the same task and policy give the same attempts,
+  bit for bit. After a divergence the bin is emptied and filled again.
+  """
+  attempts: list[Attempt] = []
+  diverged = strays = 0
+  while len(attempts) < task.num_attempts:
+    if diverged > MAX_DIVERGED:
+      raise DivergedError(
+        f"{task.unit.name}, scene seed {task.scene_seed}: {diverged} attempts diverged;"
+        " the cell is broken"
+      )
+    rng = np.random.default_rng([task.scene_seed, task.unit.seed, diverged])
+    env = GraspEnv(
+      task.unit,
+      sample_objects(rng, task.num_objects, task.object_group),
+      task.frame_size,
+      recorder.largest_image if recorder else 0,
+    )
+    if recorder:
+      env.controller.on_control_step = functools.partial(recorder.frame, env)
+    try:
+      env.fill(rng)
+      while len(attempts) < task.num_attempts:
+        attempts.append(_run_numbered(env, policy, task, len(attempts), recorder))
+    except DivergedError:
+      diverged += 1
+    finally:
+      strays += env.strays_returned
+      env.close()
+  return SceneResult(tuple(attempts), diverged, strays)
+
+
+def _run_numbered(env, policy, task: SceneTask, number: int, recorder) -> Attempt:
+  rng = np.random.default_rng([task.scene_seed, task.unit.seed, _ATTEMPT, number])
+  return run_attempt(
+    env,
+    policy,
+    rng,
+    num_steps=int(rng.choice(task.num_steps)),
+    scene_seed=task.scene_seed,
+    number=number,
+    recorder=recorder,
+  )
+
+
+def run_attempt(
+  env: GraspEnv,
+  policy: Policy,
+  rng: np.random.Generator,
+  *,
+  num_steps: int,
+  scene_seed: int,
+  number: int,
+  recorder: Recorder | None = None,
+) -> Attempt:
+  """Makes one attempt in a filled bin.
+
+  The first pose is random. A decision to close above the table first descends
+  (Appendix A: the network scores motions that end on the table).
+
+  Args:
+    num_steps: T. The attempt has at most T steps, fewer when the policy closes early.
+    scene_seed, number: recorded, not used.
+
+  Raises:
+    DivergedError: the physics became unstable; the bin must be filled anew.
+  """
+  pregrasp = env.begin(rng)
+  if recorder:
+    recorder.begin(env)
+  env.approach(_first_pose(env.unit, rng))
+  images, poses, commands, evidence = [], [], [], []
+  closing = False
+  for step in range(1, num_steps + 1):
+    images.append(env.image())
+    poses.append(env.pose())
+    raised = poses[-1][2] - env.unit.table_height > AT_TABLE
+    if step == num_steps or closing:
+      break
+    observation = Observation(
+      pregrasp_image=pregrasp,
+      image=images[-1],
+      pose=poses[-1],
+      step=step,
+      num_steps=num_steps,
+      table_height=env.unit.table_height,
+      workspace=env.unit.workspace(),
+    )
+    key = rng.integers(2**32, size=2, dtype=np.uint32)
+    decision = policy(observation, key)
+    evidence.append(decision.evidence)
+    if recorder:
+      recorder.decided(env, observation, decision)
+    closing = decision.close
+    if closing and not raised:
+      break
+    command = np.array(NULL_COMMAND if closing else decision.command, np.float32)
+    # Down on the table by the last step, whatever the policy does with the height.
+    if closing or step == num_steps - 1:
+      command[2] = env.unit.table_height - poses[-1][2]
+    commands.append(command)
+    env.step(command, rng)
+  commands.append(NULL_COMMAND)
+  outcome = env.grasp(rng)
+  attempt = Attempt(
+    pregrasp_image=pregrasp,
+    images=np.stack(images),
+    poses=np.stack(poses),
+    commands=np.stack(commands),
+    success=outcome.success,
+    gripper_reading=outcome.gripper_reading,
+    drop_test=outcome.drop_test,
+    simulator_truth=outcome.simulator_truth,
+    grasped=outcome.grasped,
+    unit=env.unit.name,
+    table_height=env.unit.table_height,
+    scene_seed=scene_seed,
+    attempt_seed=number,
+    objects=tuple(thing.name for thing in env.scene.objects),
+    evidence=tuple(evidence),
+  )
+  if recorder:
+    recorder.end(env, attempt)
+  return attempt
+
+
+def _first_pose(unit: Unit, rng: np.random.Generator) -> np.ndarray:
+  low, high = unit.workspace()
+  pose = rng.uniform(low, high)
+  pose[2] = unit.table_height + rng.uniform(*START_HEIGHTS)
+  return pose

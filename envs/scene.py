@@ -1,0 +1,92 @@
+"""Puts a cell together from its parts, compiles it, and names what is in it."""
+
+import dataclasses
+
+import mujoco
+import numpy as np
+
+from envs.arm import JOINT_NAMES, add_arm
+from envs.bin import add_bin
+from envs.cameras import add_camera, add_lights
+from envs.gripper import DRIVE, FINGER_JOINTS, PROXIMAL_JOINTS, TIP, add_gripper
+from envs.objects import ObjectSpec, add_objects
+from envs.units import Unit
+
+TIMESTEP = 0.004  # s
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """A compiled cell with the addresses of its parts in MuJoCo's arrays."""
+
+  unit: Unit
+  objects: tuple[ObjectSpec, ...]
+  model: mujoco.MjModel
+  arm_qpos: np.ndarray  # [7] of qpos
+  arm_qvel: np.ndarray  # [7] of qvel
+  arm_ctrl: np.ndarray  # [7] of ctrl
+  finger_qpos: np.ndarray  # [2] of qpos: the proximal joints
+  robot_qpos: np.ndarray  # [11] of qpos: arm and all finger joints
+  robot_qvel: np.ndarray  # [11] of qvel
+  drive_ctrl: int
+  tip_site: int
+  object_qpos: np.ndarray  # [N, 7] of qpos: position and quaternion
+  object_qvel: np.ndarray  # [N, 6] of qvel
+
+
+def build_scene(unit: Unit, objects: list[ObjectSpec], frame_size: int) -> Scene:
+  """Compiles a cell: one unit, its bin, and the objects at no particular place.
+
+  Args:
+    frame_size: width and height of the largest image that will be drawn, pixels.
+  """
+  spec = mujoco.MjSpec()
+  spec.modelname = unit.name
+  spec.compiler.degree = False
+  _set_options(spec, frame_size)
+  add_lights(spec, unit.lights)
+  add_camera(spec, unit.camera)
+  add_bin(spec, unit)
+  flange = add_arm(spec)
+  add_gripper(spec, flange, unit.fingers)
+  names = add_objects(spec, objects)
+  model = spec.compile()
+
+  arm_joints = [model.joint(name) for name in JOINT_NAMES]
+  robot_joints = [model.joint(name) for name in (*JOINT_NAMES, *FINGER_JOINTS)]
+  free_joints = [model.joint(name) for name in names]
+  return Scene(
+    unit=unit,
+    objects=tuple(objects),
+    model=model,
+    arm_qpos=np.array([j.qposadr[0] for j in arm_joints]),
+    arm_qvel=np.array([j.dofadr[0] for j in arm_joints]),
+    arm_ctrl=np.array([model.actuator(f"{n}_servo").id for n in JOINT_NAMES]),
+    finger_qpos=np.array([model.joint(n).qposadr[0] for n in PROXIMAL_JOINTS]),
+    robot_qpos=np.array([j.qposadr[0] for j in robot_joints]),
+    robot_qvel=np.array([j.dofadr[0] for j in robot_joints]),
+    drive_ctrl=model.actuator(DRIVE).id,
+    tip_site=model.site(TIP).id,
+    object_qpos=np.array([j.qposadr[0] + np.arange(7) for j in free_joints]),
+    object_qvel=np.array([j.dofadr[0] + np.arange(6) for j in free_joints]),
+  )
+
+
+def _set_options(spec: mujoco.MjSpec, frame_size: int) -> None:
+  option = spec.option
+  option.timestep = TIMESTEP
+  option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+  option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+  option.impratio = 20.0  # grips creep less
+  option.iterations = 20
+  option.tolerance = 1e-6
+  option.ls_iterations = 20
+  # A diverged attempt is detected and dropped; it is never silently reset.
+  option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+  spec.visual.global_.offwidth = frame_size
+  spec.visual.global_.offheight = frame_size
+  spec.visual.quality.offsamples = 4
+  spec.visual.quality.shadowsize = 1024
+  spec.visual.map.znear = 0.05
+  spec.visual.map.zfar = 10.0
+  spec.visual.headlight.active = 0

@@ -1,0 +1,48 @@
+"""How an attempt is labelled: gripper reading and drop test (Section 5.2)."""
+
+import mujoco
+import numpy as np
+
+from envs.scene import Scene
+
+READING_THRESHOLD = 0.010  # m: fingers further apart than this hold something
+# Images are compared on a grid of about 36 x 36 cell means: an object of 4 cm covers
+# two dozen cells of the tight view, here and where it was; one that only shifts by a
+# pixel changes a few.
+GRID = 36
+CHANGE_LEVEL = 24  # grey levels, of the most changed channel of a cell
+CHANGED_CELLS = 18
+LIFTED_HEIGHT = 0.15  # above the bin's floor: higher than any pile
+HELD_DISTANCE = 0.12  # of an object's middle from the fingertips, m
+
+
+def reading_says_grasped(reading: float) -> bool:
+  """First method of Section 5.2: the fingers have not closed fully."""
+  return reading > READING_THRESHOLD
+
+
+def drop_test_says_grasped(before: np.ndarray, after: np.ndarray) -> bool:
+  """Second method: the bin looks different once the gripper has let go.
+
+  Args:
+    before: uint8[H, W, 3], the bin while the gripper holds what it picked up.
+    after: uint8[H, W, 3], the bin after the gripper was opened over it.
+  """
+  difference = np.abs(_cell_means(before) - _cell_means(after)).max(axis=-1)
+  return int(np.sum(difference > CHANGE_LEVEL)) >= CHANGED_CELLS
+
+
+def _cell_means(image: np.ndarray) -> np.ndarray:
+  side = max(1, image.shape[0] // GRID)
+  rows, columns = image.shape[0] // side, image.shape[1] // side
+  cells = image[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
+  return cells.mean(axis=(1, 3))
+
+
+def lifted_objects(scene: Scene, data: mujoco.MjData) -> list[int]:
+  """Indices of objects that really hang in the gripper: the simulator's own truth."""
+  positions = data.qpos[scene.object_qpos[:, :3]]
+  high = positions[:, 2] - scene.unit.table_height > LIFTED_HEIGHT
+  tip = data.site_xpos[scene.tip_site]
+  held = np.linalg.norm(positions - tip, axis=1) < HELD_DISTANCE
+  return [int(i) for i in np.nonzero(high & held)[0]]

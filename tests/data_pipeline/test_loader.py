@@ -1,0 +1,320 @@
+"""Batches: the right samples, each once, the same again, from any place on."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import frames as frames_lib
+from data_pipeline import loader as loader_lib
+from data_pipeline import records, samples, source, testing, transforms
+from data_pipeline.loader import LoaderConfig, LoaderError, make_loader
+
+_CONFIG = LoaderConfig(
+  batch_size=16,
+  crop_size=64,
+  mirror_probability=0.5,
+  jitter=transforms.ColourJitter(0.1, 0.1, 0.1),
+)
+_PLAIN = LoaderConfig(batch_size=16, crop_size=64)
+
+
+def _take(loader, count):
+  return [next(loader) for _ in range(count)]
+
+
+def _assert_equal(found, expected):
+  assert len(found) == len(expected)
+  for one, other in zip(found, expected, strict=True):
+    assert one.keys() == other.keys()
+    for name in one:
+      np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def _keys(batches):
+  """(attempt, step) of every sample."""
+  return [
+    pair
+    for batch in batches
+    for pair in zip(batch["attempt"].tolist(), batch["step"].tolist(), strict=True)
+  ]
+
+
+def _frame(dataset, attempt, step):
+  record = records.decode(dataset[attempt], images=True)
+  return record["pregrasp_image"], record["images"][step - 1]
+
+
+def test_a_batch_has_the_shapes_and_dtypes_it_promises(dataset):
+  batch = next(make_loader(dataset, _CONFIG))
+  assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
+    "pregrasp_image": ("uint8", (16, 64, 64, 3)),
+    "image": ("uint8", (16, 64, 64, 3)),
+    "command": ("float32", (16, 5)),
+    "success": ("float32", (16,)),
+    "step": ("int32", (16,)),
+    "num_steps": ("int32", (16,)),
+    "distance": ("float32", (16,)),
+    "attempt": ("int64", (16,)),
+  }
+
+
+def test_evaluation_sees_every_sample_once_in_order_in_the_centre(dataset):
+  loader = make_loader(dataset, loader_lib.evaluation_config(50, 64))
+  batches = list(loader)
+  assert [len(batch["step"]) for batch in batches] == [50, 22]
+  assert loader.num_batches == 2 and loader.num_samples == 72
+  expected = [(attempt, step) for attempt in range(24) for step in (1, 2, 3)]
+  assert _keys(batches) == expected
+  pregrasp, image = _frame(dataset, 5, 2)
+  np.testing.assert_array_equal(batches[0]["image"][16], image[4:68, 4:68])
+  np.testing.assert_array_equal(batches[0]["pregrasp_image"][16], pregrasp[4:68, 4:68])
+
+
+def test_numbers_of_a_sample_belong_to_its_attempt(dataset):
+  expected = samples.samples_of(dataset.attempts)
+  for batch in _take(make_loader(dataset, _PLAIN), 4):
+    rows = batch["attempt"] * 3 + batch["step"] - 1
+    for name in ("command", "success", "num_steps", "distance"):
+      np.testing.assert_array_equal(batch[name], getattr(expected, name)[rows])
+
+
+def test_both_images_share_one_random_crop(dataset):
+  offsets = set()
+  for batch in _take(make_loader(dataset, _PLAIN), 3):
+    for i in range(16):
+      pair = _frame(dataset, batch["attempt"][i], batch["step"][i])
+      found = [
+        (row, column)
+        for row in range(9)
+        for column in range(9)
+        if all(
+          np.array_equal(batch[name][i], image[row : row + 64, column : column + 64])
+          for name, image in zip(("pregrasp_image", "image"), pair, strict=True)
+        )
+      ]
+      assert len(found) == 1
+      offsets.update(found)
+  assert len(offsets) > 20
+
+
+def test_a_mirrored_sample_mirrors_images_and_command(dataset):
+  plain = next(make_loader(dataset, _PLAIN))
+  config = dataclasses.replace(_PLAIN, mirror_probability=1.0)
+  mirrored = next(make_loader(dataset, config))
+  for name in ("pregrasp_image", "image"):
+    np.testing.assert_array_equal(mirrored[name], plain[name][:, :, ::-1])
+  np.testing.assert_array_equal(
+    mirrored["command"], plain["command"] * np.float32([1, -1, 1, -1, 1])
+  )
+  np.testing.assert_array_equal(mirrored["success"], plain["success"])
+
+
+def test_mirroring_a_batch_leaves_the_samples_of_later_batches_alone(dataset):
+  config = dataclasses.replace(_PLAIN, mirror_probability=1.0, batch_size=72)
+  expected = samples.samples_of(dataset.attempts).command
+  for batch in _take(make_loader(dataset, config), 3):
+    rows = batch["attempt"] * 3 + batch["step"] - 1
+    np.testing.assert_array_equal(
+      transforms.mirror_command(batch["command"]), expected[rows]
+    )
+
+
+def test_an_epoch_has_every_sample_once_and_the_next_another_order(dataset):
+  config = dataclasses.replace(_PLAIN, batch_size=24)
+  batches = _take(make_loader(dataset, config), 6)
+  first, second = _keys(batches[:3]), _keys(batches[3:])
+  assert len(set(first)) == 72 and set(first) == set(second)
+  assert first != second and first != sorted(first)
+
+
+def test_one_seed_gives_the_same_batches_and_another_seed_others(dataset):
+  batches = _take(make_loader(dataset, _CONFIG), 5)
+  _assert_equal(_take(make_loader(dataset, _CONFIG), 5), batches)
+  other = dataclasses.replace(_CONFIG, seed=1)
+  assert _keys(_take(make_loader(dataset, other), 5)) != _keys(batches)
+
+
+def test_cached_frames_and_threads_change_nothing(dataset):
+  batches = _take(make_loader(dataset, _CONFIG), 5)
+  frames = frames_lib.load_frames(dataset, cache_bytes=2**30)
+  assert isinstance(frames, frames_lib.CachedFrames)
+  _assert_equal(_take(make_loader(dataset, _CONFIG, frames), 5), batches)
+  threaded = dataclasses.replace(_CONFIG, num_threads=3, prefetch=7)
+  _assert_equal(_take(make_loader(dataset, threaded), 5), batches)
+
+
+def test_frames_are_cached_up_to_the_budget_only(dataset):
+  needed = 24 * 4 * 72 * 72 * 3
+  assert frames_lib.frames_size(dataset) == needed
+  assert isinstance(
+    frames_lib.load_frames(dataset, needed - 1), frames_lib.DecodedFrames
+  )
+  assert isinstance(frames_lib.load_frames(dataset, needed), frames_lib.CachedFrames)
+
+
+@pytest.mark.parametrize("place", [0, 1, 7])
+def test_a_resumed_loader_sees_the_very_same_batches(dataset, place):
+  loader = make_loader(dataset, _CONFIG)
+  _take(loader, place)
+  state = loader.get_state()
+  expected = _take(loader, 6)
+  resumed = make_loader(dataset, dataclasses.replace(_CONFIG, num_threads=2))
+  _take(resumed, 3)  # Wherever it was before.
+  resumed.set_state(state)
+  assert resumed.get_state() == state
+  _assert_equal(_take(resumed, 6), expected)
+
+
+def test_a_closed_loader_goes_on(dataset):
+  expected = _take(make_loader(dataset, _CONFIG), 4)
+  loader = make_loader(dataset, _CONFIG)
+  found = _take(loader, 2)
+  loader.close()
+  _assert_equal(found + _take(loader, 2), expected)
+
+
+def test_a_finite_loader_ends_and_can_resume_at_its_end(dataset):
+  loader = make_loader(dataset, dataclasses.replace(_PLAIN, num_epochs=2))
+  assert loader.num_batches == 9
+  assert len(list(loader)) == 9
+  again = make_loader(dataset, dataclasses.replace(_PLAIN, num_epochs=2))
+  again.set_state(loader.get_state())
+  assert list(again) == []
+
+
+def test_the_state_of_another_run_is_refused(dataset):
+  loader = make_loader(dataset, _CONFIG)
+  other = make_loader(dataset, dataclasses.replace(_CONFIG, seed=5))
+  with pytest.raises(LoaderError, match="another dataset or loader configuration"):
+    loader.set_state(other.get_state())
+  other = make_loader(dataset.select(np.arange(20)), _CONFIG)
+  with pytest.raises(LoaderError, match="another dataset or loader configuration"):
+    loader.set_state(other.get_state())
+  with pytest.raises(LoaderError, match="expected what get_state returned"):
+    loader.set_state(b"{}")
+
+
+def test_hosts_have_disjoint_samples_and_together_all(dataset):
+  parts = []
+  for host in range(3):
+    config = dataclasses.replace(
+      _PLAIN, num_epochs=1, drop_remainder=False, host_index=host, host_count=3
+    )
+    parts.append(_keys(make_loader(dataset, config)))
+  assert [len(part) for part in parts] == [24, 24, 24]
+  assert len(set().union(*parts)) == 72
+
+
+def test_phases_of_a_curriculum_share_frames(dataset):
+  frames = frames_lib.load_frames(dataset, cache_bytes=2**30)
+  base = dataclasses.replace(_PLAIN, num_epochs=1, drop_remainder=False)
+  zero = dataclasses.replace(base, max_distance=0.01)
+  far = dataclasses.replace(base, min_distance=0.01)
+  batches = list(make_loader(dataset, zero, frames))
+  assert sum(len(batch["step"]) for batch in batches) == 24
+  for batch in batches:
+    np.testing.assert_array_equal(batch["step"], batch["num_steps"])
+    np.testing.assert_array_equal(
+      batch["command"], [[0, 0, 0, 0, 1]] * len(batch["step"])
+    )
+  batches = list(make_loader(dataset, far, frames))
+  assert sum(len(batch["step"]) for batch in batches) == 48
+  assert min(batch["distance"].min() for batch in batches) >= 0.01
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"crop_size": 73}, "crop_size is 73, expected at most 72"),
+    ({"min_distance": 9.0}, "0 samples of 24 attempts .* expected at least one"),
+    ({"batch_size": 100, "num_epochs": 1}, "72 samples do not fill a batch of 100"),
+  ],
+)
+def test_what_cannot_be_loaded_is_refused(dataset, change, message):
+  with pytest.raises(LoaderError, match=message):
+    make_loader(dataset, dataclasses.replace(_CONFIG, **change))
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"batch_size": 0},
+    {"crop_size": 0},
+    {"num_epochs": 0},
+    {"host_index": 1},
+    {"host_index": -1},
+    {"mirror_probability": 1.1},
+    {"prefetch": 0},
+  ],
+)
+def test_an_impossible_configuration_is_refused(change):
+  with pytest.raises(LoaderError, match=f"{next(iter(change))} is .*, expected"):
+    dataclasses.replace(_CONFIG, **change)
+
+
+def test_frames_of_another_dataset_or_for_workers_are_refused(dataset):
+  frames = frames_lib.CachedFrames(dataset.select(np.arange(3)))
+  with pytest.raises(LoaderError, match="load the frames of this dataset"):
+    make_loader(dataset, _CONFIG, frames)
+  frames = frames_lib.CachedFrames(dataset)
+  with pytest.raises(LoaderError, match="expected 0 with cached frames"):
+    make_loader(dataset, dataclasses.replace(_CONFIG, num_workers=1), frames)
+
+
+def test_a_record_that_broke_since_is_reported_not_returned(breakable):
+  dataset = source.open_dataset(breakable)
+  for path in breakable.glob("*.array_record-*"):
+    path.write_bytes(bytes(path.stat().st_size))
+  with pytest.raises(Exception, match="cannot read record"):
+    next(make_loader(dataset, _CONFIG))
+
+
+_WORKERS = """
+import dataclasses, sys
+import numpy as np
+from absl import flags
+from data_pipeline import loader, source
+
+def main():
+  flags.FLAGS.mark_as_parsed()
+  dataset = source.open_dataset(sys.argv[1])
+  config = loader.LoaderConfig(batch_size=16, crop_size=64, mirror_probability=0.5)
+  single = loader.make_loader(dataset, config)
+  for _ in range(5):
+    next(single)
+  several = loader.make_loader(dataset, dataclasses.replace(config, num_workers=2))
+  several.set_state(single.get_state())
+  for _ in range(7):
+    expected, found = next(single), next(several)
+    for name in expected:
+      np.testing.assert_array_equal(expected[name], found[name])
+  several.close()
+
+if __name__ == "__main__":
+  main()
+"""
+
+
+def test_workers_resume_where_one_process_stopped(finished, tmp_path):
+  # A program of its own: workers import the program that started them.
+  program = tmp_path / "program.py"
+  program.write_text(_WORKERS)
+  root = str(Path(loader_lib.__file__).parents[1])
+  subprocess.run(
+    [sys.executable, str(program), str(finished)],
+    env={**os.environ, "PYTHONPATH": root},
+    check=True,
+    timeout=120,
+  )
+
+
+def test_a_synthetic_attempt_shows_its_label(rng):
+  for success in (True, False):
+    attempt = testing.synthetic_attempt(rng, success=success)
+    centre = attempt["images"][-1, 24:-24, 24:-24].mean()
+    assert (centre > 128) == success

@@ -1,0 +1,167 @@
+"""A dataset is checked when opened; what is broken is named, or left out."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from data_pipeline import plan as plan_lib
+from data_pipeline import records, source, testing
+
+_SECOND = "train-train.array_record-00001-of-00002"
+
+
+def _ids(dataset):
+  return [records.decode(data, images=False)["attempt_id"] for data in dataset]
+
+
+def test_attempts_come_in_the_order_they_were_written(dataset):
+  assert _ids(dataset) == [f"train-{i:06d}" for i in range(24)]
+
+
+def test_the_table_agrees_with_the_records(dataset):
+  decoded = [records.decode(data, images=False) for data in dataset]
+  attempts = dataset.attempts
+  assert len(attempts) == len(dataset)
+  np.testing.assert_array_equal(
+    attempts.poses, np.concatenate([record["poses"] for record in decoded])
+  )
+  np.testing.assert_array_equal(attempts.num_steps, 3)
+  for name in ("success", "unit", "scene_seed"):
+    expected = [record[name] for record in decoded]
+    assert getattr(attempts, name).tolist() == expected
+
+
+def test_there_is_no_attempt_beyond_the_last(dataset):
+  for index in (-1, 24):
+    with pytest.raises(IndexError, match=f"attempt {index} of 24"):
+      dataset[index]
+
+
+def test_a_missing_dataset_is_named(tmp_path):
+  with pytest.raises(plan_lib.DatasetError, match="no dataset in .*manifest.json"):
+    source.open_dataset(tmp_path / "nowhere")
+
+
+def test_a_truncated_shard_is_named_or_left_out(breakable):
+  path = breakable / _SECOND
+  size = path.stat().st_size
+  path.write_bytes(path.read_bytes()[: size // 2])
+  message = f"{_SECOND} has {size // 2} bytes, expected {size}"
+  with pytest.raises(plan_lib.DatasetError, match=message):
+    source.open_dataset(breakable)
+  rest = source.open_dataset(breakable, on_bad_record="skip")
+  assert _ids(rest) == [f"train-{i:06d}" for i in range(12)]
+  assert len(rest.broken) == 1 and message in rest.broken[0]
+
+
+def test_a_shard_cut_before_its_checksum_was_taken_is_named(breakable):
+  """The size agrees, so that only ArrayRecord itself can tell."""
+  path = breakable / _SECOND
+  size = path.stat().st_size
+  path.write_bytes(path.read_bytes()[: size // 2] + bytes(size - size // 2))
+  with pytest.raises(
+    plan_lib.DatasetError, match=f"{_SECOND} has 0 records, expected 12"
+  ):
+    source.open_dataset(breakable)
+
+
+def test_a_missing_shard_is_named(breakable):
+  (breakable / _SECOND).unlink()
+  with pytest.raises(plan_lib.DatasetError, match=f"{_SECOND} is missing"):
+    source.open_dataset(breakable)
+
+
+def test_a_flipped_byte_costs_one_attempt_and_is_named(breakable):
+  path = breakable / _SECOND
+  data = bytearray(path.read_bytes())
+  data[20_000] ^= 1
+  path.write_bytes(data)
+  with pytest.raises(plan_lib.DatasetError, match=rf"record \d+ of .*{_SECOND}"):
+    source.open_dataset(breakable)
+  rest = source.open_dataset(breakable, on_bad_record="skip")
+  assert len(rest) == 23
+  assert len(rest.broken) == 1
+  complete = {f"train-{i:06d}" for i in range(24)}
+  assert len(complete - set(_ids(rest))) == 1
+
+
+def test_verifying_finds_what_lies_outside_of_records(breakable):
+  """The last block of a shard is padding, which no record's checksum covers."""
+  path = breakable / _SECOND
+  data = bytearray(path.read_bytes())
+  padding = data.rindex(bytes(64))
+  data[padding + 32] ^= 1
+  path.write_bytes(data)
+  with pytest.raises(plan_lib.DatasetError, match=f"{_SECOND} has the checksum"):
+    source.open_dataset(breakable, verify=True)
+
+
+def test_a_dataset_with_nothing_readable_is_refused(breakable):
+  for path in breakable.glob("*.array_record-*"):
+    path.unlink()
+  with pytest.raises(plan_lib.DatasetError, match="no readable attempt"):
+    source.open_dataset(breakable, on_bad_record="skip")
+
+
+def test_another_schema_version_is_refused(breakable):
+  path = breakable / "manifest.json"
+  manifest = json.loads(path.read_text())
+  manifest["plan"]["schema_version"] = 99
+  path.write_text(json.dumps(manifest))
+  with pytest.raises(plan_lib.DatasetError, match="schema version 99, this program"):
+    source.open_dataset(breakable)
+
+
+def test_a_broken_manifest_is_refused(breakable):
+  path = breakable / "manifest.json"
+  path.write_text(path.read_text()[:-20])
+  with pytest.raises(plan_lib.DatasetError, match="not readable JSON"):
+    source.open_dataset(breakable)
+  path.write_text("{}")
+  with pytest.raises(plan_lib.DatasetError, match="not a manifest"):
+    source.open_dataset(breakable)
+
+
+def test_selected_attempts_keep_their_table(dataset):
+  selected = dataset.select(np.array([20, 3]))
+  assert _ids(selected) == ["train-000020", "train-000003"]
+  np.testing.assert_array_equal(
+    selected.attempts.poses,
+    np.concatenate([dataset.attempts.poses[60:63], dataset.attempts.poses[9:12]]),
+  )
+  assert selected.attempts.unit.tolist() == ["unit-0", "unit-3"]
+  assert selected.fingerprint != dataset.fingerprint
+
+
+def test_merged_datasets_follow_each_other(dataset, tmp_path):
+  other = source.open_dataset(
+    testing.write_synthetic_dataset(tmp_path, "more", num_attempts=6, seed=1)
+  )
+  merged = source.merge([dataset.select(np.arange(2)), other])
+  assert _ids(merged) == _ids(dataset)[:2] + _ids(other)
+  np.testing.assert_array_equal(merged.attempts.poses[6:], other.attempts.poses)
+
+
+def test_datasets_of_two_frame_sizes_do_not_merge(dataset, tmp_path):
+  other = testing.write_synthetic_dataset(tmp_path, num_attempts=2, frame_size=40)
+  with pytest.raises(plan_lib.DatasetError, match=r"\[40, 72\] pixels, expected one"):
+    source.merge([dataset, source.open_dataset(other)])
+
+
+def test_no_unit_is_in_both_parts_of_a_split(dataset):
+  rest, held_out = source.split_by_unit(dataset, 0.25, seed=0)
+  assert len(rest) == 18 and len(held_out) == 6
+  assert not set(rest.attempts.unit) & set(held_out.attempts.unit)
+  again = source.split_by_unit(dataset, 0.25, seed=0)[1]
+  assert again.fingerprint == held_out.fingerprint
+  with pytest.raises(plan_lib.DatasetError, match="of 1 units"):
+    source.split_by_unit(held_out, 0.5, seed=0)
+
+
+def test_a_dataset_can_be_sent_to_another_process(dataset):
+  dataset[0]
+  copy = pickle.loads(pickle.dumps(dataset))
+  assert list(copy) == list(dataset)
+  assert copy.fingerprint == dataset.fingerprint

@@ -1,0 +1,227 @@
+"""Shards are whole or absent; a killed collection goes on where it was."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import plan as plan_lib
+from data_pipeline import records, source, testing, writer
+
+_ROOT = Path(writer.__file__).parents[1]
+_PLAN = plan_lib.Plan("train", num_shards=3, frame_size=72, config={"seed": 1})
+
+
+def _checksums(directory):
+  return {
+    str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in directory.rglob("*")
+    if path.is_file()
+  }
+
+
+def _write_shard(directory, shard, num_attempts=4):
+  rng = np.random.default_rng(shard)
+  with writer.ShardWriter(directory, shard) as shard_writer:
+    for i in range(num_attempts):
+      attempt = testing.synthetic_attempt(rng, attempt_id=f"{shard}-{i}")
+      shard_writer.write(attempt)
+
+
+def _names(directory):
+  return {path.name for path in directory.iterdir()}
+
+
+def test_two_writes_give_the_same_files(finished, tmp_path):
+  again = testing.write_synthetic_dataset(tmp_path)
+  assert _checksums(again) == _checksums(finished)
+
+
+def test_a_shard_appears_when_its_block_ends(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  shard_file = _PLAN.shard_file(1)
+  with writer.ShardWriter(directory, 1) as shard_writer:
+    shard_writer.write(testing.synthetic_attempt(np.random.default_rng(0)))
+    assert shard_file not in _names(directory)
+    assert writer.pending_shards(directory) == [0, 1, 2]
+  assert _names(directory) == {"plan.json", "shards", shard_file}
+  assert writer.pending_shards(directory) == [0, 2]
+
+
+def test_nothing_remains_of_a_failed_block(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  with pytest.raises(KeyboardInterrupt), writer.ShardWriter(directory, 0) as one:
+    one.write(testing.synthetic_attempt(np.random.default_rng(0)))
+    raise KeyboardInterrupt
+  assert _names(directory) == {"plan.json", "shards"}
+  assert writer.pending_shards(directory) == [0, 1, 2]
+
+
+def test_a_shard_without_its_entry_counts_as_missing(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  _write_shard(directory, 0)
+  # As if killed between the two renames.
+  plan_lib.shard_entry(directory, 0).unlink()
+  assert 0 in writer.pending_shards(directory)
+  _write_shard(directory, 0)
+  assert 0 not in writer.pending_shards(directory)
+
+
+def test_an_attempt_is_written_once_and_in_the_planned_size(tmp_path, rng):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  with writer.ShardWriter(directory, 0) as shard_writer:
+    shard_writer.write(testing.synthetic_attempt(rng, attempt_id="a"))
+    with pytest.raises(records.RecordError, match="'a' is in shard 0 already"):
+      shard_writer.write(testing.synthetic_attempt(rng, attempt_id="a"))
+    with pytest.raises(records.RecordError, match="images of 64 pixels, expected 72"):
+      shard_writer.write(testing.synthetic_attempt(rng, frame_size=64))
+  assert plan_lib.read_shard(directory, 0).num_attempts == 1
+
+
+def test_an_empty_shard_is_refused(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  with pytest.raises(plan_lib.DatasetError, match="got no attempt"):
+    with writer.ShardWriter(directory, 0):
+      pass
+  assert _names(directory) == {"plan.json", "shards"}
+
+
+def test_an_unfinished_dataset_is_not_finalized_nor_opened(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  _write_shard(directory, 1)
+  with pytest.raises(plan_lib.DatasetError, match=r"2 of 3 shards .* \[0, 2\]"):
+    writer.finalize(directory)
+  with pytest.raises(plan_lib.DatasetError, match="not finished.*run its collection"):
+    source.open_dataset(directory)
+
+
+def test_finalizing_twice_changes_nothing(breakable):
+  before = _checksums(breakable)
+  writer.finalize(breakable)
+  assert _checksums(breakable) == before
+
+
+def test_the_manifest_tells_counts_sizes_and_checksums(finished):
+  manifest = plan_lib.read_manifest(finished)
+  assert manifest.num_attempts == 24
+  for shard in manifest.shards:
+    path = finished / shard.file
+    assert shard.num_bytes == path.stat().st_size
+    assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_another_plan_does_not_go_on(tmp_path):
+  plan_lib.begin(tmp_path, _PLAN)
+  plan_lib.begin(tmp_path, _PLAN)
+  other = plan_lib.Plan("train", num_shards=4, frame_size=72, config={"seed": 2})
+  with pytest.raises(plan_lib.DatasetError) as caught:
+    plan_lib.begin(tmp_path, other)
+  assert "config.seed is 1 there and 2 here" in str(caught.value)
+  assert "num_shards is 3 there and 4 here" in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(plan_lib.DatasetError, match="choose a folder that can be"):
+    plan_lib.begin(tmp_path / "file", _PLAN)
+
+
+def test_a_shard_that_the_plan_lacks_is_refused(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  with pytest.raises(plan_lib.DatasetError, match="no shard 3, expected 0 to 2"):
+    writer.ShardWriter(directory, 3)
+  with pytest.raises(plan_lib.DatasetError, match="no dataset was begun"):
+    writer.ShardWriter(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [{"name": "Held-Out"}, {"version": "1"}, {"num_shards": 0}, {"frame_size": 0}],
+)
+def test_an_impossible_plan_is_refused(change):
+  fields = {"name": "train", "num_shards": 1, "frame_size": 72, **change}
+  with pytest.raises(plan_lib.DatasetError, match="expected"):
+    plan_lib.Plan(**fields)
+
+
+_COLLECTOR = """
+import sys
+import numpy as np
+from data_pipeline import testing, writer
+directory = sys.argv[1]
+for shard in writer.pending_shards(directory):
+  rng = np.random.default_rng(shard)
+  with writer.ShardWriter(directory, shard) as shard_writer:
+    for i in range(4):
+      shard_writer.write(testing.synthetic_attempt(rng, attempt_id=f"{shard}-{i}"))
+      print(shard, i, flush=True)
+  print("closed", flush=True)
+writer.finalize(directory)
+"""
+
+
+def _collect(directory, kill_after=None):
+  """Runs a collector, killed after some lines of its output."""
+  with subprocess.Popen(
+    [sys.executable, "-c", _COLLECTOR, str(directory)],
+    env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    if kill_after is not None:
+      for _ in range(kill_after):
+        process.stdout.readline()
+      process.kill()
+    process.communicate()
+  return process.returncode
+
+
+def test_a_collection_killed_again_and_again_ends_the_same(tmp_path):
+  straight = plan_lib.begin(tmp_path / "straight", _PLAN)
+  assert _collect(straight) == 0
+  killed = plan_lib.begin(tmp_path / "killed", _PLAN)
+  rng = random.Random(0)
+  for _ in range(3):
+    _collect(killed, kill_after=rng.randrange(1, 9))
+    for shard in set(range(3)) - set(writer.pending_shards(killed)):
+      entry = plan_lib.read_shard(killed, shard)
+      assert writer.sha256(killed / entry.file) == entry.sha256
+  assert _collect(killed) == 0
+  assert _checksums(killed) == _checksums(straight)
+
+
+_FILLED_DISK = """
+import resource, signal, sys
+import numpy as np
+from data_pipeline import plan, testing, writer
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+rng = np.random.default_rng(0)
+try:
+  with writer.ShardWriter(sys.argv[1], 1) as shard_writer:
+    for _ in range(100):
+      shard_writer.write(testing.synthetic_attempt(rng))
+except plan.DatasetError as error:
+  sys.exit("refused: " + str(error))
+"""
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_was_finished(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  _write_shard(directory, 0)
+  before = _checksums(directory)
+  done = subprocess.run(
+    [sys.executable, "-c", _FILLED_DISK, str(directory)],
+    env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert done.returncode == 1
+  assert "refused: cannot write shard" in done.stderr
+  assert "finished shards are kept" in done.stderr
+  assert _checksums(directory) == before
