@@ -5,6 +5,7 @@ first, then OSMesa, in a subprocess with a time limit, because a broken driver c
 hang instead of failing.
 """
 
+import atexit
 import functools
 import os
 import subprocess
@@ -61,6 +62,7 @@ def _gl_context():
   # Images are drawn into buffers that belong to a model; the context's own size is
   # never seen.
   context = mujoco.GLContext(16, 16)
+  atexit.register(context.free)  # later, the interpreter has taken EGL apart
   context.make_current()
   return context
 

@@ -67,9 +67,14 @@ def build_scene(unit: Unit, objects: list[ObjectSpec], frame_size: int) -> Scene
     robot_qvel=np.array([j.dofadr[0] for j in robot_joints]),
     drive_ctrl=model.actuator(DRIVE).id,
     tip_site=model.site(TIP).id,
-    object_qpos=np.array([j.qposadr[0] + np.arange(7) for j in free_joints]),
-    object_qvel=np.array([j.dofadr[0] + np.arange(6) for j in free_joints]),
+    object_qpos=_addresses([j.qposadr[0] for j in free_joints], 7),
+    object_qvel=_addresses([j.dofadr[0] for j in free_joints], 6),
   )
+
+
+def _addresses(first: list[int], count: int) -> np.ndarray:
+  """int[N, count]: `count` consecutive addresses from each first one; N may be 0."""
+  return np.array(first, np.int64)[:, None] + np.arange(count)
 
 
 def _set_options(spec: mujoco.MjSpec, frame_size: int) -> None:
