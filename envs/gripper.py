@@ -17,7 +17,7 @@ PIVOT = 0.025  # of the proximal joint from the middle
 PROXIMAL = 0.060
 DISTAL = 0.052
 PAD_HALF_THICKNESS = 0.006
-PAD_HALF_WIDTH = 0.011
+PAD_HALF_WIDTH = 0.013
 OPEN_ANGLE = np.deg2rad(26.0)  # of a proximal link, outwards
 CLOSED_ANGLE = np.deg2rad(24.0)  # inwards, where the joint stops
 CLEARANCE = 0.004  # of the tip point below the pads: 'at table height' scrapes nothing
@@ -32,7 +32,7 @@ PROXIMAL_JOINTS = ("left_proximal", "right_proximal")
 FINGER_JOINTS = (*PROXIMAL_JOINTS, "left_distal", "right_distal")
 
 _DARK = (0.16, 0.16, 0.18, 1.0)
-_METAL = (0.55, 0.55, 0.58, 1.0)
+_METAL = (0.25, 0.25, 0.28, 1.0)
 
 
 def add_gripper(
@@ -45,7 +45,7 @@ def add_gripper(
   palm.add_geom(
     type=mujoco.mjtGeom.mjGEOM_BOX,
     pos=(0, 0, PALM_LENGTH / 2),
-    size=(0.022, 0.036, PALM_LENGTH / 2),
+    size=(0.018, 0.034, PALM_LENGTH / 2),
     rgba=_DARK,
     mass=0.6,
   )

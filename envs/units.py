@@ -108,7 +108,7 @@ def sample_unit(seed: int, family: str = "training") -> Unit:
     fingers=(_sample_finger(rng), _sample_finger(rng)),
     actuation=_sample_actuation(rng),
     table_height=float(rng.uniform(-0.01, 0.01)),
-    bin_colour=_greyish(rng, 0.45, 0.75, tint=0.05),
+    bin_colour=_greyish(rng, 0.65, 0.85, tint=0.05),
     table_colour=_greyish(rng, 0.15, 0.5, tint=0.12),
   )
 
@@ -134,14 +134,15 @@ def _sample_camera(rng: np.random.Generator) -> Camera:
       0.0,
     ),
     roll=float(np.deg2rad(4.0) * jitter[5]),
-    fovy=float(np.deg2rad(rng.uniform(18.0, 19.5))),
+    fovy=float(np.deg2rad(rng.uniform(17.0, 18.0))),
   )
 
 
 def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
   lights = []
   for side in (-1.0, 1.0):
-    brightness = rng.uniform(0.2, 0.45)
+    # The one that casts shadows is the weaker: the arm's shadow darkens, not hides.
+    brightness = rng.uniform(0.15, 0.3) if side < 0 else rng.uniform(0.25, 0.45)
     tint = rng.uniform(0.9, 1.0, size=3)
     lights.append(
       Light(
@@ -151,7 +152,7 @@ def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
           float(rng.uniform(1.5, 2.2)),
         ),
         diffuse=tuple(float(c) for c in brightness * tint),
-        ambient=float(rng.uniform(0.15, 0.25)),
+        ambient=float(rng.uniform(0.2, 0.3)),
       )
     )
   return tuple(lights)
@@ -163,7 +164,7 @@ def _sample_finger(rng: np.random.Generator) -> Finger:
     tip_loss=float(rng.uniform(0.0, 0.005)),
     bend=float(np.deg2rad(rng.uniform(-1.0, 5.0))),
     friction=float(rng.uniform(0.7, 1.2)),
-    colour=_greyish(rng, 0.05, 0.35, tint=0.05),
+    colour=_greyish(rng, 0.02, 0.16, tint=0.04),
   )
 
 

@@ -21,7 +21,7 @@ class RandomPolicy:
     turn: standard deviation of yaw, rad; half of it for the last motion.
   """
 
-  far: float = 0.10
+  far: float = 0.07
   near: float = 0.03
   turn: float = 1.2
 
