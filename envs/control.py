@@ -12,6 +12,7 @@ LINEAR_SPEED = 0.6  # mean, m/s
 LIFT_SPEED = 1.0  # mean, m/s, through free air
 YAW_SPEED = 4.0  # mean, rad/s
 SHORTEST_MOTION = 0.12  # s
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class DivergedError(RuntimeError):
@@ -24,6 +25,7 @@ class Controller:
   def __init__(self, scene: Scene, data: mujoco.MjData):
     self._scene = scene
     self._data = data
+    self._before = np.empty(mujoco.mj_stateSize(scene.model, _STATE))
     self.on_control_step = None  # called after every control period, for videos
 
   def pose(self) -> np.ndarray:
@@ -91,10 +93,32 @@ class Controller:
       self._advance()
 
   def _advance(self) -> None:
-    mujoco.mj_step(self._scene.model, self._data, nstep=CONTROL_SUBSTEPS)
-    check_stable(self._data)
+    model, data = self._scene.model, self._data
+    mujoco.mj_getState(model, data, self._before, _STATE)
+    try:
+      mujoco.mj_step(model, data, nstep=CONTROL_SUBSTEPS)
+    except mujoco.FatalError:
+      self._advance_awake()
+    check_stable(data)
     if self.on_control_step is not None:
       self.on_control_step()
+
+  def _advance_awake(self) -> None:
+    """Takes a control period again with all objects awake.
+
+    In MuJoCo 3.17 a step ends in a fatal error when something wakes an object that
+    has drifted into another sleeping one with its very last step before sleeping.
+    """
+    model, data = self._scene.model, self._data
+    mujoco.mj_resetData(model, data)
+    mujoco.mj_setState(model, data, self._before, _STATE)
+    model.opt.enableflags &= ~int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    try:
+      mujoco.mj_step(model, data, nstep=CONTROL_SUBSTEPS)
+    except mujoco.FatalError as error:
+      raise DivergedError(f"physics failed at {data.time:.3f} s: {error}") from error
+    finally:
+      model.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
 
 
 _UNSTABLE = (

@@ -33,6 +33,8 @@ DROP_HEIGHT = 0.42
 LIFT_HEIGHT = 0.12  # straight up, before anything is carried sideways
 RELEASE_HEIGHT = 0.20
 
+_AWAKE = -(1 + mujoco.mjMINAWAKE)  # of MjData.tree_asleep
+
 NULL_COMMAND = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
 
 
@@ -158,6 +160,8 @@ class GraspEnv:
     for layer, index in enumerate(strays):
       self._drop_from(int(index), 0.12 + 0.05 * layer, rng)
     if len(strays):
+      # Moving an object wakes it, but not what slept leaning on it.
+      self.data.tree_asleep[:] = _AWAKE
       self._settle(longest=1.5)
     self.strays_returned += len(strays)
     return len(strays)

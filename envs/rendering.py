@@ -1,12 +1,12 @@
 """Headless rendering: one GL context a process, one image at a time.
 
-Import this before anything imports mujoco: it chooses the GL backend. EGL is tried
-first, then OSMesa, in a subprocess with a time limit, because a broken driver can
-hang instead of failing.
+EGL is tried first, then OSMesa, in a subprocess with a time limit, because a broken
+driver can hang instead of failing.
 """
 
 import atexit
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -32,6 +32,8 @@ def choose_backend() -> str:
   Raises:
     RenderingUnavailableError: neither EGL nor OSMesa can draw.
   """
+  # Mesa's software renderer would start a thread a core in each of a core's workers.
+  os.environ.setdefault("LP_NUM_THREADS", "1")
   chosen = os.environ.get("MUJOCO_GL")
   if chosen:
     return chosen
@@ -57,13 +59,19 @@ def choose_backend() -> str:
 
 @functools.cache
 def _gl_context():
-  import mujoco
-
+  backend = choose_backend()
+  if backend not in ("egl", "osmesa", "glfw"):
+    raise RenderingUnavailableError(
+      f"MUJOCO_GL is {backend!r}, expected egl, osmesa or glfw; unset it to have one"
+      " chosen"
+    )
+  # Not mujoco.GLContext: that was settled when something first imported mujoco.
+  module = importlib.import_module(f"mujoco.{backend}")
   # Images are drawn into buffers that belong to a model; the context's own size is
   # never seen.
-  context = mujoco.GLContext(16, 16)
-  atexit.register(context.free)  # later, the interpreter has taken EGL apart
+  context = module.GLContext(16, 16)
   context.make_current()
+  atexit.register(context.free)  # later, the interpreter has taken EGL apart
   return context
 
 

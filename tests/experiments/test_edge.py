@@ -1,0 +1,161 @@
+"""Programs end clearly, files appear whole, config mistakes are named."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import _edge
+
+PROGRAMS = ("collect", "train", "evaluate", "export_policy", "report", "demo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  size: int
+  shape: tuple[int, ...] = (1,)
+
+  def __post_init__(self):
+    if self.size < 1:
+      raise ValueError(f"size is {self.size}, expected at least 1")
+
+
+def test_build_freezes_lists_and_keeps_defaults_for_none():
+  assert _edge.build(Settings, {"size": 2, "shape": [3, 4]}, "s").shape == (3, 4)
+  assert _edge.build(Settings, {"size": 2, "shape": None}, "s").shape == (1,)
+
+
+@pytest.mark.parametrize(
+  ("section", "words"),
+  [
+    ({"size": 2, "shap": (1,)}, ["config.s", "'shap'", "did you mean 'shape'"]),
+    ({"size": 0}, ["config.s", "size is 0"]),
+    ({}, ["config.s", "size"]),
+  ],
+)
+def test_build_names_what_is_wrong(section, words):
+  with pytest.raises(_edge.UserError) as caught:
+    _edge.build(Settings, section, "s")
+  for word in words:
+    assert word in str(caught.value)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / "a" / "file.txt"
+  _edge.write_atomically(path, "one")
+  monkeypatch.setattr(_edge.os, "replace", _raise_disk_full)
+  with pytest.raises(OSError):
+    _edge.write_atomically(path, "two")
+  assert path.read_text() == "one"
+  assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def _raise_disk_full(*_):
+  raise OSError(28, "No space left on device")
+
+
+def test_json_has_plain_numbers_and_null_for_nan():
+  text = _edge.to_json({"a": np.float32(1.5), "b": float("nan"), "c": np.arange(2)})
+  assert json.loads(text) == {"a": 1.5, "b": None, "c": [0, 1]}
+
+
+def test_a_torn_last_line_is_left_out_and_a_torn_other_line_is_named(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+  assert [row["a"] for row in _edge.read_jsonl(path)] == [1, 2]
+  path.write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
+  with pytest.raises(_edge.UserError, match="line 2"):
+    _edge.read_jsonl(path)
+
+
+def test_workdir_below_a_file_is_refused(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(_edge.UserError, match="--workdir=.*cannot be written"):
+    _edge.prepare_workdir(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+  ("error", "expected"),
+  [
+    (_edge.UserError("two\nlines"), "two lines"),
+    (PermissionError(13, "Permission denied", "f"), "f: Permission denied"),
+    (KeyError("a bug"), None),
+    (ValueError("a bug"), None),
+  ],
+)
+def test_mistakes_are_told_from_bugs(error, expected):
+  line = _edge.message_for_user(error)
+  assert line is None if expected is None else line.startswith(expected)
+
+
+def test_progress_in_a_log_file_is_whole_lines():
+  stream = io.StringIO()
+  with _edge.progress(4, "count", "things", stream=stream) as bar:
+    bar.update(4)
+    bar.refresh()
+  text = stream.getvalue()
+  assert "\r" not in text
+  assert "4/4" in text.splitlines()[-1]
+
+
+def test_stopwatch_shares_lie_between_nothing_and_all():
+  watch = _edge.Stopwatch()
+  with watch:
+    sum(range(1000))
+  assert 0.0 < watch.share <= 1.0
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (
+      ["--config.train.lr=1"],
+      ["--config.train.lr", "unknown field 'lr'", "batch_size"],
+    ),
+    (["--config.trian.seed=1"], ["'trian'", "did you mean 'train'"]),
+    (["--config=nothing.py"], ["nothing.py", "no such file", "demo"]),
+    (["--config.train.seed=many"], ["config.train.seed", "many"]),
+    (["--wrokdir=x"], ["wrokdir"]),
+    (["stray"], ["stray"]),
+  ],
+)
+def test_a_wrong_command_line_gets_one_line(tmp_path, arguments, words):
+  done = run("train", *arguments, folder=tmp_path)
+  assert done.returncode != 0
+  line = only_line(done)
+  for word in words:
+    assert word in line
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_explains_its_flags(tmp_path, program):
+  done = run(program, "--help", folder=tmp_path)
+  assert f"python -m experiments.{program}" in done.stdout
+  assert "--workdir" in done.stdout or "--out" in done.stdout
+  assert "Traceback" not in done.stderr
+
+
+def run(program, *arguments, folder):
+  """Runs a program of experiments in `folder`, as a person would."""
+  root = str(_edge.CONFIGS.parents[1])
+  return subprocess.run(
+    [sys.executable, "-m", f"experiments.{program}", *arguments],
+    cwd=folder,
+    env={**_edge.os.environ, "PYTHONPATH": root},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def only_line(done):
+  """The one line on standard error, which says 'error: ...'."""
+  lines = done.stderr.strip().splitlines()
+  assert len(lines) == 1, done.stderr
+  assert lines[0].startswith("error: ")
+  return lines[0]

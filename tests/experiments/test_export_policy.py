@@ -1,0 +1,80 @@
+"""The exported file is whole, tested, bounded, and of the right checkpoint."""
+
+import jax
+import numpy as np
+import pytest
+
+from envs import units
+from experiments import _edge, export_policy
+from experiments.configs import demo
+from hand_eye import checkpoint, export, training
+from hand_eye import network as network_lib
+
+SMALL = {"channels": 4, "image_convs": 1}
+
+
+def config(**network):
+  made = demo.get_config()
+  made.network.update({**SMALL, **network})
+  return made
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+  """Checkpoints of an untrained network."""
+  folder = tmp_path_factory.mktemp("train") / "checkpoints"
+  network = network_lib.preset("small", **SMALL)
+  predictor = network_lib.build_predictor(network)
+  optimizer = training.make_optimizer(training.OptimizerConfig())
+  state = training.init_state(predictor, optimizer, jax.random.key(0))
+  with checkpoint.Checkpointer(folder, network) as checkpointer:
+    checkpointer.save(state, score=0.5)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def policy_file(checkpoints, tmp_path_factory):
+  out = tmp_path_factory.mktemp("out") / "below" / "policy.hep"
+  return export_policy.export(config(), checkpoints, out)
+
+
+def test_the_file_loads_and_knows_where_it_comes_from(policy_file):
+  manifest = export.load_policy(policy_file).manifest
+  assert manifest["network"]["channels"] == 4
+  assert manifest["servo"]["close_ratio"] == demo.servo().close_ratio
+  assert set(manifest["platforms"]) == {"cpu", "cuda", "tpu"}
+  assert manifest["about"]["checkpoint"] == "checkpoints/0"
+
+
+def test_the_limits_hold_every_units_workspace(policy_file):
+  limits = export.read_manifest(policy_file)["workspace"]
+  for unit in units.fleet_units(demo.collect().num_units, "training"):
+    low, high = unit.workspace()
+    assert np.all(np.asarray(limits["low"]) <= low + 1e-6)
+    assert np.all(np.asarray(limits["high"]) >= high - 1e-6)
+
+
+def test_a_checkpoint_of_another_preset_is_refused(checkpoints, tmp_path):
+  with pytest.raises(_edge.UserError, match="channels is 4 .* says 8"):
+    export_policy.export(config(channels=8), checkpoints, tmp_path / "policy.hep")
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+  with pytest.raises(_edge.UserError, match="--checkpoint=.*does not exist"):
+    export_policy.export(config(), tmp_path / "nothing", tmp_path / "policy.hep")
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
+    export_policy.export(config(), tmp_path / "empty", tmp_path / "policy.hep")
+  assert not (tmp_path / "policy.hep").exists()
+
+
+def test_an_out_that_is_a_folder_is_refused(checkpoints, tmp_path):
+  with pytest.raises(_edge.UserError, match="is a folder"):
+    export_policy.export(config(), checkpoints, tmp_path)
+
+
+def test_an_unwritable_out_is_refused(checkpoints, tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(_edge.UserError, match="--out=.*cannot be written"):
+    export_policy.export(config(), checkpoints, tmp_path / "file" / "policy.hep")

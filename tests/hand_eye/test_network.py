@@ -1,0 +1,221 @@
+"""The network of Figure 4: its shapes, its size, its halves and its batch norm."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hand_eye import network
+
+TINY = network.preset("small", channels=4, image_convs=1, command_convs=1)
+
+
+@functools.cache
+def _predictor(config=TINY):
+  predictor = network.build_predictor(config)
+  return predictor._replace(
+    apply=jax.jit(predictor.apply, static_argnames="train"),
+    encode=jax.jit(predictor.encode),
+    score=jax.jit(predictor.score),
+  )
+
+
+@functools.cache
+def _variables(config=TINY):
+  """Weights without the zeros of a fresh network, so that all of it shows."""
+  params, batch_stats = _predictor(config).init(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  noise = lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
+  return jax.tree.map(noise, params), jax.tree.map(lambda x: x + 0.1, batch_stats)
+
+
+def _inputs(count, size=64, seed=0):
+  rng = np.random.default_rng(seed)
+  images = rng.integers(0, 256, (count, size, size, 6), dtype=np.uint8)
+  return images, rng.normal(size=(count, 5)).astype(np.float32) / 10
+
+
+def _abstract(name):
+  predictor = network.build_predictor(network.preset(name))
+  size = predictor.config.crop_size
+  images = jax.ShapeDtypeStruct((2, size, size, 6), jnp.uint8)
+  commands = jax.ShapeDtypeStruct((2, 5), jnp.float32)
+  params, batch_stats = jax.eval_shape(predictor.init, jax.random.key(0))
+  return predictor, params, batch_stats, images, commands
+
+
+def test_paper_network_has_the_shapes_of_figure_4():
+  predictor, *arguments = _abstract("levine2016")
+  shapes = {
+    name: value.shape[1:]
+    for name, value in jax.eval_shape(predictor.intermediates, *arguments).items()
+  }
+  assert predictor.config.crop_size == 472
+  assert shapes == {
+    "stem": (236, 236, 64),
+    "stem_pool": (79, 79, 64),
+    "image_convs": (79, 79, 64),
+    "image_pool": (27, 27, 64),
+    "command": (64,),
+    "command_convs": (27, 27, 64),
+    "command_pool": (14, 14, 64),
+    "final_convs": (8, 8, 64),
+    "dense": (64,),
+  }
+
+
+def test_paper_network_has_1_23_million_parameters():
+  _, params, batch_stats, *_ = _abstract("levine2016")
+  convolutions = 64 * (6 * 36 + 6 * 25 * 64 + 9 * 9 * 64)
+  batch_norm = 16 * 2 * 64
+  dense = (5 + 1) * 64 + (8 * 8 * 64 + 1) * 64 + (64 + 1) * 64 + (64 + 1)
+  assert network.num_parameters(params) == convolutions + batch_norm + dense
+  assert round(network.num_parameters(params) / 1e6, 2) == 1.23
+  assert network.num_parameters(batch_stats) == batch_norm
+
+
+@pytest.mark.parametrize("name", network.PRESETS)
+def test_presets_give_one_logit_per_sample(name):
+  predictor, *arguments = _abstract(name)
+  apply = functools.partial(predictor.apply, train=True)
+  logits, batch_stats = jax.eval_shape(apply, *arguments)
+  assert logits.shape == (2,) and logits.dtype == jnp.float32
+  assert jax.tree.structure(batch_stats) == jax.tree.structure(arguments[1])
+
+
+def test_untrained_network_predicts_one_half():
+  predictor = _predictor()
+  logits, _ = predictor.apply(
+    *predictor.init(jax.random.key(0)), *_inputs(2), train=False
+  )
+  np.testing.assert_array_equal(logits, 0.0)
+
+
+def test_halves_equal_the_whole():
+  predictor, variables = _predictor(), _variables()
+  images, commands = _inputs(3)
+  whole, _ = predictor.apply(*variables, images, commands, train=False)
+  features = predictor.encode(*variables, images)
+  np.testing.assert_allclose(
+    predictor.score(*variables, features, commands), whole, atol=1e-5
+  )
+  assert np.std(whole) > 1e-3
+
+
+def test_one_image_scores_many_commands():
+  predictor, variables = _predictor(), _variables()
+  images, commands = _inputs(5)
+  one = predictor.score(*variables, predictor.encode(*variables, images[:1]), commands)
+  tiled, _ = predictor.apply(
+    *variables, np.repeat(images[:1], 5, axis=0), commands, train=False
+  )
+  np.testing.assert_allclose(one, tiled, atol=1e-5)
+
+
+def test_inference_leaves_batch_stats_alone_and_training_moves_them():
+  predictor, (params, batch_stats) = _predictor(), _variables()
+  inputs = _inputs(4)
+  _, same = predictor.apply(params, batch_stats, *inputs, train=False)
+  _, moved = predictor.apply(params, batch_stats, *inputs, train=True)
+  jax.tree.map(np.testing.assert_array_equal, same, batch_stats)
+  changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), moved, batch_stats)
+  assert all(jax.tree.leaves(changed))
+
+
+def test_inference_does_not_depend_on_the_rest_of_the_batch():
+  predictor, variables = _predictor(), _variables()
+  images, commands = _inputs(4)
+  all_of_them, _ = predictor.apply(*variables, images, commands, train=False)
+  one, _ = predictor.apply(*variables, images[2:3], commands[2:3], train=False)
+  np.testing.assert_allclose(one[0], all_of_them[2], atol=1e-5)
+
+
+def test_running_statistics_are_those_that_numpy_finds():
+  config = network.preset("small", channels=4, image_convs=0, command_convs=0)
+  predictor, (params, batch_stats) = _predictor(config), _variables(config)
+  images, commands = _inputs(4)
+  _, moved = predictor.apply(params, batch_stats, images, commands, train=True)
+  x = jax.lax.conv_general_dilated(
+    images / np.float32(127.5) - 1,
+    params["stem_block"]["conv"]["kernel"],
+    window_strides=(2, 2),
+    padding="SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  momentum = config.batch_norm_momentum
+  for name, value in (("mean", np.mean(x, (0, 1, 2))), ("var", np.var(x, (0, 1, 2)))):
+    before = batch_stats["stem_block"]["batch_norm"][name]
+    np.testing.assert_allclose(
+      moved["stem_block"]["batch_norm"][name],
+      momentum * before + (1 - momentum) * value,
+      rtol=1e-3,
+      atol=1e-5,
+    )
+
+
+def test_float_images_equal_uint8_images():
+  predictor, variables = _predictor(), _variables()
+  images, commands = _inputs(2)
+  as_bytes, _ = predictor.apply(*variables, images, commands, train=False)
+  as_floats, _ = predictor.apply(
+    *variables, images.astype(np.float32), commands, train=False
+  )
+  np.testing.assert_array_equal(as_bytes, as_floats)
+
+
+def test_bfloat16_computes_nearly_the_same_from_float32_state():
+  config = network.preset("small", **_SMALLER, dtype="bfloat16")
+  predictor, (params, batch_stats) = _predictor(config), _variables()
+  inputs = _inputs(4)
+  logits, moved = predictor.apply(params, batch_stats, *inputs, train=True)
+  reference, _ = _predictor().apply(params, batch_stats, *inputs, train=True)
+  assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {jnp.dtype("float32")}
+  np.testing.assert_allclose(logits, reference, atol=0.1)
+
+
+_SMALLER = {"channels": 4, "image_convs": 1, "command_convs": 1}
+
+
+@pytest.mark.parametrize(("size", "window"), [(8, 2), (79, 3), (27, 2), (236, 3)])
+def test_max_pool_is_the_windowed_one(size, window):
+  x = np.random.default_rng(0).normal(size=(1, size, size, 2)).astype(np.float32)
+  strides = (1, window, window, 1)
+  expected = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, strides, strides, "SAME")
+  np.testing.assert_array_equal(network.max_pool(x, window), expected)
+
+
+def test_same_key_same_weights():
+  one, same, other = (_predictor().init(jax.random.key(seed))[0] for seed in (0, 0, 1))
+  jax.tree.map(np.testing.assert_array_equal, one, same)
+  assert np.any(one["command_dense"]["kernel"] != other["command_dense"]["kernel"])
+
+
+def test_weights_are_plain_dicts():
+  def check(node):
+    assert type(node) is dict or isinstance(node, jax.Array)
+    if type(node) is dict:
+      for value in node.values():
+        check(value)
+
+  for tree in _predictor().init(jax.random.key(0)):
+    check(tree)
+
+
+@pytest.mark.parametrize(
+  ("name", "overrides", "message"),
+  [
+    ("tiny", {}, "unknown preset 'tiny', known presets: levine2016, small"),
+    ("small", {"chanels": 8}, "unknown network field chanels, known fields: name, fr"),
+    ("small", {"crop_size": 80}, "crop_size 80 is larger than frame_size 72"),
+    ("small", {"channels": 0}, "channels is 0, expected an integer >= 1"),
+    ("small", {"image_convs": -1}, "image_convs is -1, expected an integer >= 0"),
+    ("small", {"dtype": "int8"}, "dtype is 'int8', expected one of float32, bfloat16"),
+    ("small", {"initializer": "ones"}, "initializer is 'ones', expected one of trunc"),
+    ("small", {"command_scale": 0.0}, "command_scale is 0.0, expected > 0"),
+  ],
+)
+def test_wrong_configurations_are_one_clear_error(name, overrides, message):
+  with pytest.raises(ValueError, match=message):
+    network.preset(name, **overrides)

@@ -1,0 +1,172 @@
+"""The house keeps its shape: who imports whom, and what no file may name."""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("hand_eye", "envs", "data_pipeline", "experiments")
+
+_SIMULATOR = {"mujoco", "mjx", "gymnasium"}
+_FILES = {"tensorflow_datasets", "array_record", "grain"}
+_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
+
+FORBIDDEN = {
+  "hand_eye": {"envs", "data_pipeline", "experiments"} | _SIMULATOR | _FILES,
+  "envs": {"hand_eye", "data_pipeline", "experiments"} | _FILES | _JAX,
+  "data_pipeline": {"hand_eye", "envs", "experiments"} | _SIMULATOR | _JAX,
+  "experiments": set(),
+}
+# TensorFlow is never needed, and its import alone takes seconds.
+NOWHERE = {"tensorflow", "clu"}
+FLAX_FILE = "hand_eye/network.py"
+
+# Written in pieces, so that this file does not name what it forbids.
+_PLACES = re.compile(
+  r"(?<![\w.$}])/(?:" + "|".join(("home", "root", "work", "Users", "opt")) + r")/\w"
+  r"|" + r"pypi" + r"\.org|python" + r"hosted|extra-index" + r"-url|--index" + r"-url"
+)
+_TEXT = {".py", ".md", ".toml", ".txt", ".cfg", ".yaml", ".yml", ".json", ".sh", ""}
+_GENERATED = {"runs", "build", "dist"}
+
+
+def imports(source: str) -> Iterator[str]:
+  """Names of all modules that a file imports, anywhere in it."""
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+      yield node.module
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Call) and _is_import_call(node.func):
+      if node.args and isinstance(node.args[0], ast.Constant):
+        yield str(node.args[0].value)
+
+
+def _is_import_call(function: ast.expr) -> bool:
+  name = getattr(function, "id", getattr(function, "attr", ""))
+  return name in ("__import__", "import_module")
+
+
+def violations(path: str, source: str) -> list[str]:
+  """What a file of a package imports although it must not."""
+  package = path.split("/")[0]
+  forbidden = FORBIDDEN[package] | NOWHERE
+  tops = {name.split(".")[0] for name in imports(source)}
+  found = sorted(tops & forbidden)
+  if "flax" in tops and path != FLAX_FILE:
+    found.append("flax")
+  return sorted(set(found))
+
+
+def named_places(text: str) -> list[str]:
+  """Machine paths and registry addresses in a text."""
+  return [match.group() for match in _PLACES.finditer(text)]
+
+
+def python_files() -> list[str]:
+  return sorted(
+    str(path.relative_to(ROOT))
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+  )
+
+
+def text_files() -> list[str]:
+  return sorted(
+    str(path.relative_to(ROOT))
+    for path in ROOT.rglob("*")
+    if path.is_file()
+    and path.suffix in _TEXT
+    and path.name != "LICENSE"
+    and not _is_generated(path.relative_to(ROOT))
+  )
+
+
+def _is_generated(path: Path) -> bool:
+  first = path.parts[0]
+  hidden = first.startswith(".") and first not in (".ci", ".gitignore")
+  return (
+    hidden
+    or first in _GENERATED
+    or "__pycache__" in path.parts
+    or any(part.endswith(".egg-info") for part in path.parts)
+  )
+
+
+@pytest.mark.parametrize("path", python_files())
+def test_imports_point_the_way_the_design_says(path):
+  found = violations(path, (ROOT / path).read_text(encoding="utf-8"))
+  assert not found, f"{path} must not import {', '.join(found)}"
+
+
+@pytest.mark.parametrize("path", text_files())
+def test_no_file_names_a_machine_or_a_registry(path):
+  found = named_places((ROOT / path).read_text(encoding="utf-8"))
+  assert not found, f"{path} names {found}"
+
+
+@pytest.mark.parametrize(
+  "path",
+  sorted(
+    p.name for p in (ROOT / "experiments/configs").glob("*.py") if p.stem != "__init__"
+  ),
+)
+def test_every_config_loads_and_is_a_lab_note(path):
+  file = ROOT / "experiments" / "configs" / path
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  for section in ("network", "collect", "train", "servo", "evaluate"):
+    assert section in config, f"{path} has no section {section}"
+  for fact in ("python -m experiments.", "Hardware:"):
+    assert fact in module.__doc__, f"the lab note of {path} lacks {fact!r}"
+
+
+def test_every_package_is_listed_for_installation():
+  text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+  for package in PACKAGES:
+    for init in (ROOT / package).rglob("__init__.py"):
+      name = ".".join(init.parent.relative_to(ROOT).parts)
+      assert f'"{name}"' in text, f"pyproject.toml does not list {name}"
+
+
+def test_every_dependency_is_pinned():
+  lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+  pins = [line for line in lines if line and not line.startswith("#")]
+  assert pins
+  for line in pins:
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.+!]+", line), line
+
+
+@pytest.mark.parametrize(
+  ("path", "source", "expected"),
+  [
+    ("hand_eye/cem.py", "import mujoco", ["mujoco"]),
+    ("hand_eye/cem.py", "if 1:\n  import data_pipeline.plan", ["data_pipeline"]),
+    ("hand_eye/servo.py", "from flax import linen", ["flax"]),
+    ("hand_eye/network.py", "from flax import linen", []),
+    ("envs/units.py", "import jax.numpy as jnp", ["jax"]),
+    ("envs/units.py", "import importlib\nimportlib.import_module('optax')", ["optax"]),
+    ("data_pipeline/loader.py", "import grain\nimport numpy", []),
+    ("data_pipeline/loader.py", "from envs.rollout import Attempt", ["envs"]),
+    ("experiments/train.py", "import tensorflow as tf", ["tensorflow"]),
+    ("experiments/train.py", "import tensorflow_datasets, jax, mujoco", []),
+  ],
+)  # fmt: skip
+def test_a_planted_import_is_caught(path, source, expected):
+  assert violations(path, source) == expected
+
+
+@pytest.mark.parametrize("text", ["/ho" + "me/me/data", "https://py" + "pi.org/simple"])
+def test_a_planted_place_is_caught(text):
+  assert named_places(f"see {text} for more")
+
+
+def test_ordinary_text_names_no_place():
+  assert not named_places("data/home/run, ./work/x, --workdir=/path/to/runs, a/root/b")
