@@ -1,7 +1,10 @@
 """Task-space motion: straight lines, smooth in time, through closed-form IK."""
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
+import numpy.typing as npt
 
 from envs.arm import inverse_kinematics
 from envs.gripper import TOOL_LENGTH, opening
@@ -26,7 +29,8 @@ class Controller:
     self._scene = scene
     self._data = data
     self._before = np.empty(mujoco.mj_stateSize(scene.model, _STATE))
-    self.on_control_step = None  # called after every control period, for videos
+    # Called after every control period, for videos.
+    self.on_control_step: Callable[[], None] | None = None
 
   def pose(self) -> np.ndarray:
     """float32[4]: where the gripper's tip is, as the arm's encoders say."""
@@ -60,7 +64,7 @@ class Controller:
     data.ctrl[scene.arm_ctrl] = joints
     mujoco.mj_forward(scene.model, data)
 
-  def move_to(self, target: np.ndarray, speed: float = LINEAR_SPEED) -> None:
+  def move_to(self, target: npt.ArrayLike, speed: float = LINEAR_SPEED) -> None:
     """Moves along a straight line to a pose, then lets the arm catch up.
 
     Raises:

@@ -151,7 +151,7 @@ def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
           float(side * rng.uniform(0.2, 0.9)),
           float(rng.uniform(1.5, 2.2)),
         ),
-        diffuse=tuple(float(c) for c in brightness * tint),
+        diffuse=_rgb(brightness * tint),
         ambient=float(rng.uniform(0.2, 0.3)),
       )
     )
@@ -169,14 +169,18 @@ def _sample_finger(rng: np.random.Generator) -> Finger:
 
 
 def _sample_actuation(rng: np.random.Generator) -> Actuation:
-  bias = rng.uniform(-1.0, 1.0, size=4) * (0.004, 0.004, 0.0, np.deg2rad(2.0))
+  x, y, yaw = rng.uniform(-1.0, 1.0, size=3) * (0.004, 0.004, np.deg2rad(2.0))
   return Actuation(
-    bias=tuple(float(b) for b in bias),
+    bias=(float(x), float(y), 0.0, float(yaw)),
     noise=(0.002, 0.002, 0.001, float(np.deg2rad(1.0))),
   )
 
 
 def _greyish(rng, low: float, high: float, tint: float) -> tuple[float, float, float]:
   grey = rng.uniform(low, high)
-  colour = np.clip(grey + rng.uniform(-tint, tint, size=3), 0.0, 1.0)
-  return tuple(float(c) for c in colour)
+  return _rgb(np.clip(grey + rng.uniform(-tint, tint, size=3), 0.0, 1.0))
+
+
+def _rgb(colour: np.ndarray) -> tuple[float, float, float]:
+  red, green, blue = colour
+  return float(red), float(green), float(blue)

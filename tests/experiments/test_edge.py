@@ -132,6 +132,15 @@ def test_a_wrong_command_line_gets_one_line(tmp_path, arguments, words):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_dataset_gets_one_line_and_leaves_nothing(tmp_path):
+  done = run(
+    "train", "--data=nothing", "--held_out=nothing", "--workdir=new", folder=tmp_path
+  )
+  assert done.returncode == 1
+  assert "--data=nothing does not exist" in only_line(done)
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_program_explains_its_flags(tmp_path, program):
   done = run(program, "--help", folder=tmp_path)

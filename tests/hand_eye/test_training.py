@@ -183,6 +183,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
   """Global batch norm included: its statistics are part of the state compared."""
   done = subprocess.run(

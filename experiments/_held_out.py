@@ -1,0 +1,141 @@
+"""Evaluates the predictor on held-out samples: loss, accuracy and AUC by distance."""
+
+import dataclasses
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipeline import frames as frames_lib
+from data_pipeline import loader as loader_lib
+from data_pipeline import source
+from experiments import _edge, _stats
+from hand_eye import losses, training
+
+# How far the gripper closed from where the sample saw it, metres: [low, high).
+DISTANCES = {
+  "": (0.0, np.inf),
+  "_zero": (0.0, 0.01),
+  "_near": (0.01, 0.07),
+  "_far": (0.07, np.inf),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+  """What the network said of N held-out samples, in the dataset's order.
+
+  Attributes:
+    label: bool[N], success of the attempt.
+    probability: float32[N], predicted.
+    step: int32[N], t.
+    num_steps: int32[N], T.
+    distance: float32[N], of the command, metres.
+    attempt: int64[N], index into the held-out dataset.
+    loss: mean cross-entropy, nats.
+  """
+
+  label: np.ndarray
+  probability: np.ndarray
+  step: np.ndarray
+  num_steps: np.ndarray
+  distance: np.ndarray
+  attempt: np.ndarray
+  loss: float
+
+  def row(self, *, intervals: bool) -> dict[str, Any]:
+    """The figures of metrics.jsonl, with 95 % intervals of the AUCs if asked.
+
+    The intervals come from redrawing attempts, as the samples of one attempt share
+    their label and their scene. A figure that needs both outcomes is None without.
+    """
+    row: dict[str, Any] = {
+      "loss": self.loss,
+      "accuracy": float(np.mean((self.probability >= 0.5) == self.label)),
+      "positive_rate": float(np.mean(self.label)),
+    }
+    for name, (low, high) in DISTANCES.items():
+      chosen = (self.distance >= low) & (self.distance < high)
+      label, probability = self.label[chosen], self.probability[chosen]
+      row[f"samples{name}"] = int(chosen.sum())
+      row[f"auc{name}"] = _stats.auc(label, probability)
+      if intervals:
+        low_end, high_end = _interval(label, probability, self.attempt[chosen])
+        row[f"auc{name}_low"], row[f"auc{name}_high"] = low_end, high_end
+    return row
+
+  def save(self, path: Path) -> None:
+    """Writes the arrays as an .npz, which appears when it is whole."""
+    buffer = io.BytesIO()
+    arrays = dataclasses.asdict(self)
+    del arrays["loss"]
+    np.savez_compressed(buffer, **arrays)
+    _edge.write_atomically(path, buffer.getvalue())
+
+
+def make_evaluator(
+  dataset: source.Dataset,
+  frames: frames_lib.Frames,
+  crop_size: int,
+  batch_size: int,
+  eval_step: Callable[..., Any],
+) -> Callable[[training.TrainState], Predictions]:
+  """Returns a function of the state that predicts every sample once, in centre crops.
+
+  `eval_step` is that of `training.make_eval_step`; it always sees full batches, so
+  that it is compiled once.
+  """
+  config = loader_lib.evaluation_config(batch_size, crop_size)
+
+  def evaluate(state: training.TrainState) -> Predictions:
+    batches: list[tuple[Mapping[str, Any], np.ndarray]] = []
+    sums = None
+    for batch in loader_lib.make_loader(dataset, config, frames):
+      count = len(batch["success"])
+      weight = (np.arange(batch_size) < count).astype(np.float32)
+      padded = training.Batch(
+        pregrasp_image=_pad(batch["pregrasp_image"], batch_size),
+        image=_pad(batch["image"], batch_size),
+        command=_pad(batch["command"], batch_size),
+        success=_pad(batch["success"], batch_size),
+      )
+      part, probability = eval_step(state, padded, weight)
+      sums = part if sums is None else sums + part
+      batches.append((dict(batch), np.asarray(jax.device_get(probability))[:count]))
+    assert sums is not None, "make_loader refuses a dataset without samples"
+
+    def joined(name: str) -> np.ndarray:
+      return np.concatenate([batch[name] for batch, _ in batches])
+
+    return Predictions(
+      label=joined("success") > 0.5,
+      probability=np.concatenate([probability for _, probability in batches]),
+      step=joined("step"),
+      num_steps=joined("num_steps"),
+      distance=joined("distance"),
+      attempt=joined("attempt"),
+      loss=sums.summary()["loss"],
+    )
+
+  return evaluate
+
+
+def _interval(
+  label: np.ndarray, probability: np.ndarray, attempt: np.ndarray
+) -> tuple[float | None, float | None]:
+  """The 95 % interval of an AUC; (None, None) with too few attempts of either label."""
+  low, high = _stats.auc_interval(label, probability, attempt)
+  if low is None or high is None or low < high:
+    return low, high
+  # Both classes lie apart: redrawing says that this is certain, which it is not.
+  _, first = np.unique(attempt, return_index=True)
+  exact = losses.auc_interval(label[first], probability[first])
+  return exact.low, exact.high
+
+
+def _pad(array: np.ndarray, size: int) -> np.ndarray:
+  missing = size - len(array)
+  return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])

@@ -1,0 +1,197 @@
+"""Pictures of attempts: videos, the units' cameras, and Figure 2's overlay."""
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+from envs import cameras, grasp_env, objects, rollout, units
+
+FRAMES_PER_SECOND = 25
+_FRAME_EVERY = 2  # control periods of 20 ms
+_HOLD_FRAMES = 12  # of a picture that should be read: a decision, an outcome
+_CAPTION = 22  # pixels
+
+
+class VideoRecorder:
+  """Records attempts as an H.264 video, with the candidates of every decision.
+
+  A rollout.Recorder. Candidates are dots where they would take the gripper, coloured
+  by predicted success from red (0) to green (the best). The camera's calibration is
+  used for the drawing only.
+  """
+
+  def __init__(self, path: Path, size: int):
+    """Args: path, of the .mp4; size, of a frame without its caption, pixels, even."""
+    self.largest_image = size
+    self._temporary = path.with_name(f".{path.name}.tmp")
+    self._path = path
+    self._container = av.open(str(self._temporary), "w", format="mp4")
+    self._stream = self._container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+    self._stream.width, self._stream.height = size, size + _CAPTION
+    self._stream.pix_fmt = "yuv420p"
+    self._stream.options = {"crf": "26", "preset": "veryfast"}
+    self._active = False
+    self._periods = 0
+    self._caption = ""
+    self._attempts = 0
+
+  def begin(self, env: grasp_env.GraspEnv) -> None:
+    self._active = True
+    self._attempts += 1
+    self._caption = f"attempt {self._attempts}: the scene before"
+    self._write(env.image(self.largest_image), _HOLD_FRAMES)
+    self._caption = f"attempt {self._attempts}: first pose, at random"
+
+  def decided(
+    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+  ) -> None:
+    evidence = decision.evidence
+    step = f"attempt {self._attempts}, step {observation.step}/{observation.num_steps}"
+    image = env.image(self.largest_image)
+    if "candidates" not in evidence:
+      self._caption = f"{step}: random motion"
+      return
+    self._caption = (
+      f"{step}: {evidence['action']}, best {evidence['p_best']:.2f},"
+      f" closing here {evidence['p_null']:.2f}"
+    )
+    pixels = candidate_pixels(
+      env.unit, observation.pose, evidence["candidates"], self.largest_image
+    )
+    self._write(draw_candidates(image, pixels, evidence["probabilities"]), _HOLD_FRAMES)
+
+  def frame(self, env: grasp_env.GraspEnv) -> None:
+    if not self._active:
+      return
+    self._periods += 1
+    if self._periods % _FRAME_EVERY == 0:
+      self._write(env.image(self.largest_image))
+
+  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+    outcome = (
+      f"success: {attempt.grasped or 'something'}" if attempt.success else "failure"
+    )
+    self._caption = f"attempt {self._attempts}: {outcome}"
+    self._write(env.image(self.largest_image), 2 * _HOLD_FRAMES)
+    self._active = False
+
+  def close(self) -> None:
+    """Finishes the file; it has its name only now."""
+    for packet in self._stream.encode():
+      self._container.mux(packet)
+    self._container.close()
+    self._temporary.replace(self._path)
+
+  def _write(self, image: np.ndarray, count: int = 1) -> None:
+    size = self.largest_image
+    canvas = Image.new("RGB", (size, size + _CAPTION), (24, 24, 28))
+    canvas.paste(Image.fromarray(image), (0, 0))
+    ImageDraw.Draw(canvas).text((6, size + 5), self._caption, fill=(235, 235, 235))
+    frame = av.VideoFrame.from_ndarray(np.asarray(canvas), format="rgb24")
+    for _ in range(count):
+      frame.pts = None
+      for packet in self._stream.encode(frame):
+        self._container.mux(packet)
+
+
+def candidate_pixels(
+  unit: units.Unit, pose: np.ndarray, candidates: np.ndarray, size: int
+) -> np.ndarray:
+  """[N, 2] (column, row) of where candidate commands [N, 5] take the gripper."""
+  return cameras.project(unit.camera, pose[:3] + candidates[:, :3], size)
+
+
+def draw_candidates(
+  image: np.ndarray, pixels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+  """The image [H, W, 3] with a dot a candidate, likely ones last and green."""
+  canvas = Image.fromarray(image)
+  draw = ImageDraw.Draw(canvas)
+  radius = max(2, image.shape[0] // 110)
+  low, high = float(np.min(probabilities)), float(np.max(probabilities))
+  for i in np.argsort(probabilities):
+    share = (float(probabilities[i]) - low) / max(high - low, 1e-6)
+    column, row = pixels[i]
+    draw.ellipse(
+      (column - radius, row - radius, column + radius, row + radius),
+      fill=(int(255 * (1 - share)), int(220 * share), 40),
+    )
+  return np.asarray(canvas)
+
+
+def montage_of_units(
+  robots: list[units.Unit], num_objects: int, size: int
+) -> np.ndarray:
+  """Figure 6: what each unit's camera sees, the arm at one and the same pose.
+
+  Returns uint8[rows * size, columns * size, 3] with the units' names.
+  """
+  tiles = []
+  for unit in robots:
+    rng = np.random.default_rng([unit.seed, 6])
+    group = "training" if unit.family == "training" else "held_out"
+    things = objects.sample_objects(rng, num_objects, group)
+    env = grasp_env.GraspEnv(unit, things, size)
+    env.fill(rng)
+    env.begin(rng)
+    env.approach(np.array([*units.BIN_CENTRE, unit.table_height + 0.10, 0.6]))
+    tile = Image.fromarray(env.image())
+    env.close()
+    draw = ImageDraw.Draw(tile)
+    draw.rectangle((0, 0, 8 + 6 * len(unit.name), 16), fill=(24, 24, 28))
+    draw.text((4, 3), unit.name, fill=(235, 235, 235))
+    tiles.append(np.asarray(tile))
+  columns = min(len(tiles), 3 if len(tiles) > 4 else len(tiles))
+  while len(tiles) % columns:
+    tiles.append(np.full_like(tiles[0], 24))
+  rows = [
+    np.concatenate(tiles[i : i + columns], axis=1)
+    for i in range(0, len(tiles), columns)
+  ]
+  return np.concatenate(rows, axis=0)
+
+
+class OverlayRecorder:
+  """Keeps one decision's image pair and candidates, as in Figure 2.
+
+  A rollout.Recorder that keeps the decision whose best candidate is most certain.
+  """
+
+  def __init__(self, size: int):
+    self.largest_image = size
+    self.overlay: dict[str, np.ndarray] = {}
+    self._best = -1.0
+    self._pregrasp: np.ndarray | None = None
+
+  def begin(self, env: grasp_env.GraspEnv) -> None:
+    self._pregrasp = env.image(self.largest_image)
+
+  def decided(
+    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+  ) -> None:
+    evidence = decision.evidence
+    if evidence.get("p_best", -1.0) <= self._best or self._pregrasp is None:
+      return
+    self._best = float(evidence["p_best"])
+    size = self.largest_image
+    self.overlay = {
+      "pregrasp_image": self._pregrasp,
+      "image": env.image(size),
+      "start": cameras.project(env.unit.camera, observation.pose[:3], size),
+      "chosen": candidate_pixels(
+        env.unit, observation.pose, evidence["best"][None], size
+      )[0],
+      "pixels": candidate_pixels(
+        env.unit, observation.pose, evidence["candidates"], size
+      ),
+      "probabilities": np.asarray(evidence["probabilities"]),
+    }
+
+  def frame(self, env: grasp_env.GraspEnv) -> None:
+    pass
+
+  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+    pass

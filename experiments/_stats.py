@@ -1,0 +1,121 @@
+"""Intervals for counted outcomes: Wilson for one rate, Newcombe for two."""
+
+import math
+
+import numpy as np
+from scipy import stats
+
+Z95 = float(stats.norm.ppf(0.975))
+
+
+def wilson(successes: int, attempts: int) -> tuple[float, float]:
+  """The 95 % Wilson score interval of a rate; (0, 1) when nothing was attempted."""
+  if attempts == 0:
+    return 0.0, 1.0
+  rate, square = successes / attempts, Z95**2
+  centre = (rate + square / (2 * attempts)) / (1 + square / attempts)
+  half = (
+    Z95
+    * math.sqrt(rate * (1 - rate) / attempts + square / (4 * attempts**2))
+    / (1 + square / attempts)
+  )
+  return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def difference(
+  successes: int, attempts: int, base_successes: int, base_attempts: int
+) -> tuple[float, float, float]:
+  """Rate minus base rate with its 95 % interval (Newcombe 1998, method 10).
+
+  Returns (difference, low, high). Both numbers of attempts must be positive.
+  """
+  rate, base = successes / attempts, base_successes / base_attempts
+  low, high = wilson(successes, attempts)
+  base_low, base_high = wilson(base_successes, base_attempts)
+  gap = rate - base
+  return (
+    gap,
+    gap - math.hypot(rate - low, base_high - base),
+    gap + math.hypot(high - rate, base - base_low),
+  )
+
+
+def reliability(
+  labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Predicted against observed success in bins that hold equally many samples.
+
+  Args:
+    labels: [N] bool or 0/1.
+    probabilities: [N] in [0, 1].
+
+  Returns:
+    (mean probability [B], success rate [B], samples [B]), B <= num_bins.
+  """
+  order = np.argsort(probabilities, kind="stable")
+  parts = [p for p in np.array_split(order, num_bins) if len(p)]
+  return (
+    np.array([probabilities[p].mean() for p in parts]),
+    np.array([labels[p].mean() for p in parts]),
+    np.array([len(p) for p in parts]),
+  )
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+  """Area under the ROC curve, ties counted one half; None without both classes."""
+  value = _weighted_auc(labels, scores, np.ones((1, len(labels))))[0]
+  return None if np.isnan(value) else float(value)
+
+
+def auc_interval(
+  labels: np.ndarray,
+  scores: np.ndarray,
+  groups: np.ndarray,
+  *,
+  num_resamples: int = 1000,
+  seed: int = 0,
+) -> tuple[float | None, float | None]:
+  """A 95 % interval of the AUC from redrawing groups (attempts) with replacement.
+
+  Samples of one attempt share label and scene: taken as independent they would
+  promise too much.
+
+  Args:
+    labels: [N] bool.
+    scores: [N].
+    groups: [N] int, which samples belong together.
+
+  Returns:
+    (low, high); (None, None) where fewer than two groups have either label.
+  """
+  labels = np.asarray(labels, bool)
+  unique, index = np.unique(groups, return_inverse=True)
+  for label in (True, False):
+    if len(np.unique(index[labels == label])) < 2:
+      return None, None
+  rng = np.random.default_rng(seed)
+  values = []
+  for _ in range(math.ceil(num_resamples / 100)):
+    counts = rng.multinomial(len(unique), np.full(len(unique), 1 / len(unique)), 100)
+    values.append(_weighted_auc(labels, scores, counts[:, index]))
+  low, high = np.nanquantile(np.concatenate(values)[:num_resamples], (0.025, 0.975))
+  return float(low), float(high)
+
+
+def _weighted_auc(
+  labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+  """AUC [R] with weights [R, N]; NaN where a class has no weight."""
+  labels = np.asarray(labels, bool)
+  if not len(labels):
+    return np.full(len(weights), np.nan)
+  order = np.argsort(scores, kind="stable")
+  ordered = np.asarray(scores)[order]
+  starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+  weights = np.asarray(weights, float)[:, order]
+  positives = np.add.reduceat(weights * labels[order], starts, axis=1)
+  negatives = np.add.reduceat(weights * ~labels[order], starts, axis=1)
+  below = np.cumsum(negatives, axis=1) - negatives
+  wins = np.sum(positives * (below + negatives / 2), axis=1)
+  with np.errstate(invalid="ignore", divide="ignore"):
+    return wins / (positives.sum(axis=1) * negatives.sum(axis=1))

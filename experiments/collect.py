@@ -1,0 +1,262 @@
+r"""Lets a fleet of simulated robots make grasp attempts (Section 5.2).
+
+  python -m experiments.collect --config=experiments/configs/demo.py \
+    --workdir=runs/demo/data --name=train
+
+Writes a TFDS dataset to <workdir>/<name>/1.0.0. The same command goes on with a
+collection that was interrupted; the same config gives the same attempts, byte for
+byte, whatever the number of workers.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from data_pipeline import plan as plan_lib
+from data_pipeline import records, writer
+from envs import fleet, rollout, units
+from experiments import _edge, _policies, _train_config
+
+# Which units and which objects a dataset of that name is made with.
+GROUPS = {"train": "training", "held_out": "held_out"}
+# Scene seeds of the groups are apart, so that no scene is ever in both.
+_SEED_SPAN = 100_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectConfig:
+  """What decides a collection.
+
+  Attributes:
+    num_attempts: of the dataset `train`; exactly so many are written.
+    num_held_out: of the dataset `held_out`.
+    num_units: robots that make the dataset `train`, each with its own camera, light,
+      finger wear, friction and actuation.
+    num_held_out_units: robots that make the dataset `held_out`.
+    attempts_per_scene: attempts before the objects are swapped out.
+    scenes_per_shard: scenes in one file.
+    num_objects: objects in the bin.
+    num_steps: T of an attempt is drawn from these.
+    seed: of everything.
+    num_workers: processes, 0 for one a core; the attempts do not depend on it.
+  """
+
+  num_attempts: int
+  num_held_out: int
+  num_units: int
+  num_held_out_units: int
+  attempts_per_scene: int
+  scenes_per_shard: int
+  num_objects: int
+  num_steps: tuple[int, ...]
+  seed: int
+  num_workers: int
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      least = 0 if field.name in ("seed", "num_workers") else 1
+      if field.name == "num_steps":
+        if not value or min(value) < 2:
+          raise ValueError(f"num_steps is {value}, expected numbers of at least 2")
+      elif value < least:
+        raise ValueError(f"{field.name} is {value}, expected at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+  """The attempts of one file: a unit of parallel work."""
+
+  directory: str
+  shard: int
+  scenes: tuple[rollout.SceneTask, ...]
+  policy: _policies.PolicySpec
+  round: int
+  software: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardReport:
+  """What a shard gave and what was lost on the way."""
+
+  attempts: int
+  successes: int
+  diverged: int
+  strays: int
+
+
+def collect(
+  config: Mapping[str, Any],
+  workdir: str | Path,
+  name: str,
+  *,
+  policy: str = "random",
+  round_number: int = 0,
+) -> Path:
+  """Collects a dataset, or what is missing of it.
+
+  Args:
+    config: sections `network` (for the size of frames), `collect` and `servo`.
+    workdir: the folder of datasets.
+    name: `train` or `held_out`: which units and objects.
+    policy: `random`, or the folder of checkpoints whose network decides.
+    round_number: recorded with every attempt.
+
+  Returns:
+    The dataset's folder.
+
+  Raises:
+    UserError, DatasetError: something that the caller can mend.
+  """
+  if name not in GROUPS:
+    raise _edge.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
+  settings = _edge.build(CollectConfig, config["collect"], "collect")
+  network = _train_config.build_network(config["network"])
+  spec = _policies.make_spec(policy, config["servo"], network)
+  scenes = plan_scenes(settings, name, network.frame_size)
+  shards = [
+    tuple(scenes[i : i + settings.scenes_per_shard])
+    for i in range(0, len(scenes), settings.scenes_per_shard)
+  ]
+  versions = _edge.versions()
+  directory = plan_lib.begin(
+    _edge.prepare_workdir(workdir),
+    plan_lib.Plan(
+      name=name,
+      num_shards=len(shards),
+      frame_size=network.frame_size,
+      config={
+        **{
+          key: value
+          for key, value in dataclasses.asdict(settings).items()
+          if key != "num_workers"
+        },
+        "policy": spec.name,
+        "policy_version": spec.version,
+        "round": round_number,
+        "mujoco": versions["mujoco"],
+      },
+    ),
+  )
+  software = _edge.to_json(versions)
+  tasks = [
+    ShardTask(str(directory), shard, shards[shard], spec, round_number, software)
+    for shard in writer.pending_shards(directory)
+  ]
+  _run(tasks, directory, sum(s.num_attempts for s in scenes), settings.num_workers)
+  writer.finalize(directory)
+  return directory
+
+
+def plan_scenes(
+  settings: CollectConfig, name: str, frame_size: int
+) -> list[rollout.SceneTask]:
+  """The scenes of a dataset: units take turns, each scene has its own seed."""
+  held_out = name == "held_out"
+  group = GROUPS[name]
+  robots = units.fleet_units(
+    settings.num_held_out_units if held_out else settings.num_units, group
+  )
+  remaining = settings.num_held_out if held_out else settings.num_attempts
+  first_seed = _SEED_SPAN * (2 * settings.seed + held_out)
+  scenes: list[rollout.SceneTask] = []
+  while remaining > 0:
+    scenes.append(
+      rollout.SceneTask(
+        unit=robots[len(scenes) % len(robots)],
+        scene_seed=first_seed + len(scenes),
+        num_attempts=min(settings.attempts_per_scene, remaining),
+        num_steps=settings.num_steps,
+        num_objects=settings.num_objects,
+        object_group=group,
+        frame_size=frame_size,
+      )
+    )
+    remaining -= scenes[-1].num_attempts
+  return scenes
+
+
+def collect_shard(task: ShardTask) -> ShardReport:
+  """Makes and writes the attempts of one shard; runs in a worker process."""
+  policy = _policies.make_policy(task.policy)
+  attempts = successes = diverged = strays = 0
+  with writer.ShardWriter(task.directory, task.shard) as shard:
+    for scene in task.scenes:
+      result = rollout.run_scene(scene, policy)
+      for attempt in result.attempts:
+        shard.write(to_record(attempt, task))
+        successes += attempt.success
+      attempts += len(result.attempts)
+      diverged += result.diverged
+      strays += result.strays
+  return ShardReport(attempts, successes, diverged, strays)
+
+
+def to_record(attempt: rollout.Attempt, task: ShardTask) -> records.AttemptRecord:
+  """An attempt of the simulator as a record of the dataset."""
+  return records.AttemptRecord(
+    pregrasp_image=attempt.pregrasp_image,
+    images=attempt.images,
+    poses=attempt.poses,
+    commands=attempt.commands,
+    success=attempt.success,
+    gripper_reading=attempt.gripper_reading,
+    drop_test=attempt.drop_test,
+    simulator_truth=attempt.simulator_truth,
+    table_height=attempt.table_height,
+    unit=attempt.unit,
+    scene_seed=attempt.scene_seed,
+    attempt_seed=attempt.attempt_seed,
+    attempt_id=f"{attempt.unit}-{attempt.scene_seed}-{attempt.attempt_seed}",
+    objects=list(attempt.objects),
+    grasped=attempt.grasped,
+    policy=task.policy.name,
+    policy_version=task.policy.version,
+    round=task.round,
+    software=task.software,
+  )
+
+
+def _run(
+  tasks: list[ShardTask], directory: Path, num_attempts: int, num_workers: int
+) -> None:
+  missing = sum(s.num_attempts for task in tasks for s in task.scenes)
+  log = _edge.JsonLines(directory.parent / "collection.jsonl")
+  attempts = successes = 0
+  with _edge.progress(
+    num_attempts, f"collect {directory.parent.name}", "attempts",
+    initial=num_attempts - missing,
+  ) as bar:  # fmt: skip
+    for index, report in fleet.map_unordered(
+      collect_shard, tasks, num_workers=num_workers
+    ):
+      attempts += report.attempts
+      successes += report.successes
+      log.write({"shard": tasks[index].shard, **dataclasses.asdict(report)})
+      bar.update(report.attempts)
+      bar.set_postfix_str(f"success {100 * successes / max(attempts, 1):.0f} %")
+
+
+def define_flags() -> None:
+  _edge.define_config()
+  flags.DEFINE_string("workdir", "", "Folder of datasets.")
+  flags.DEFINE_enum("name", "train", sorted(GROUPS), "Which dataset to collect.")
+  flags.DEFINE_string("policy", "random", "'random', or a folder of checkpoints.")
+  flags.DEFINE_integer("round", 0, "Number of the collection round, recorded.")
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  if not args.workdir:
+    raise _edge.UserError("--workdir is needed: a folder for datasets")
+  directory = collect(
+    args.config, args.workdir, args.name, policy=args.policy, round_number=args.round
+  )
+  print(f"Dataset: {directory}")
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

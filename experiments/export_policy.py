@@ -1,0 +1,97 @@
+r"""Exports a trained policy as one file that a control process can load.
+
+  python -m experiments.export_policy --config=experiments/configs/demo.py \
+    --checkpoint=runs/demo/train/checkpoints --out=runs/demo/policy.hep
+
+The file holds weights, the compiled decision function for cpu, cuda and tpu, the limits
+of the workspace, and an input with its answer. Before it gets its name it is loaded
+back and must give that answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from envs import units
+from experiments import _edge, _train_config
+from hand_eye import checkpoint, commands, servo
+from hand_eye import export as export_lib
+
+
+def export(
+  config: Mapping[str, Any],
+  checkpoint_directory: str | Path,
+  out: str | Path,
+  *,
+  step: int | str = "best",
+) -> Path:
+  """Writes the policy of a training run to `out`, tests the file, returns its path.
+
+  Args:
+    config: sections `network` (the checkpoint must be of it), `servo`, `collect` (for
+      the units, whose workspaces bound every command).
+    checkpoint_directory: `checkpoints` of a run of experiments.train.
+    out: the file; replaced only by a whole one that passed its self-test.
+    step: of the checkpoint, or `best` or `last`.
+
+  Raises:
+    UserError, CheckpointError, PolicyFileError: something that the caller can mend.
+  """
+  folder = _edge.require_folder(
+    checkpoint_directory, "checkpoint", "python -m experiments.train"
+  )
+  out = Path(out)
+  if out.is_dir():
+    raise _edge.UserError(f"--out={out} is a folder; expected the name of a file")
+  network = _train_config.build_network(config["network"])
+  settings = _edge.build(servo.ServoConfig, config["servo"], "servo")
+  weights = checkpoint.load_policy(folder, step=step)
+  _train_config.check_network(weights.config, network, f"--checkpoint={folder}")
+  _edge.prepare_workdir(out.absolute().parent, flag="out")
+  export_lib.write_policy(
+    out,
+    weights,
+    settings,
+    workspace=workspace_of_fleet(config["collect"]),
+    about={"checkpoint": f"{folder.name}/{weights.step}", **_edge.versions()},
+  )
+  return out
+
+
+def workspace_of_fleet(section: Mapping[str, Any]) -> commands.Workspace:
+  """The box around the workspaces of all units that the config names."""
+  fleet = [
+    *units.fleet_units(section["num_units"], "training"),
+    *units.fleet_units(section["num_held_out_units"], "held_out"),
+  ]
+  lows, highs = zip(*(unit.workspace() for unit in fleet), strict=True)
+  return commands.Workspace(low=np.min(lows, axis=0), high=np.max(highs, axis=0))
+
+
+def define_flags() -> None:
+  _edge.define_config()
+  flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of a training run.")
+  flags.DEFINE_string("out", "", "The file to write, such as policy.hep.")
+  flags.DEFINE_string("step", "best", "Which checkpoint: best, last, or its step.")
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  if not args.out:
+    raise _edge.UserError("--out is needed: the file to write, such as policy.hep")
+  step = int(args.step) if args.step.isdigit() else args.step
+  if isinstance(step, str) and step not in ("best", "last"):
+    raise _edge.UserError(f"--step={step}: expected best, last or a number")
+  path = export(args.config, args.checkpoint, args.out, step=step)
+  manifest = export_lib.read_manifest(path)
+  print(
+    f"Policy: {path} ({path.stat().st_size / 1e6:.2f} MB, step {manifest['step']}, for"
+    f" {', '.join(manifest['platforms'])}). Loaded back: the self-test passed."
+  )
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

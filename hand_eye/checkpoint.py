@@ -1,0 +1,405 @@
+"""Checkpoints that explain themselves, kept by Orbax.
+
+A checkpoint is a folder `<directory>/<step>/` of four items:
+
+  policy   averaged parameters and batch statistics: all that inference needs
+  state    the rest of the `TrainState`
+  info     JSON: format, network, experiment config, score, shapes of arrays and inputs,
+           versions of the software
+  data     JSON: the state of the data iterator
+
+The best by score and the last are kept. Writing goes on in the background and ends with
+a rename, so a killed process leaves no half checkpoint behind.
+"""
+
+import base64
+import dataclasses
+import importlib.metadata
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from hand_eye import network, training
+
+FORMAT = 1
+
+_ITEMS = ("policy", "state", "info", "data")
+
+
+class CheckpointError(Exception):
+  """A checkpoint is missing, unreadable, or of something else than was asked for."""
+
+
+class Restored(NamedTuple):
+  """What `Checkpointer.restore` returns.
+
+  state: the `TrainState`, placed like the one given.
+  data_state: state of the data iterator as it was saved, or None.
+  step: of the checkpoint.
+  """
+
+  state: training.TrainState
+  data_state: Any
+  step: int
+
+
+class PolicyWeights(NamedTuple):
+  """What inference needs of a training run.
+
+  config: definition of the network.
+  params, batch_stats: moving averages, nested dicts of NumPy arrays.
+  step: of the checkpoint that they come from.
+  """
+
+  config: network.NetworkConfig
+  params: network.ArrayTree
+  batch_stats: network.ArrayTree
+  step: int
+
+
+class Checkpointer:
+  """Writes and reads the checkpoints of one training run.
+
+  A context manager: leaving it waits for the last write.
+
+  Args:
+    directory: of this run's checkpoints; made if absent.
+    config: network that is trained.
+    experiment: JSON-able description of the run, stored with each checkpoint.
+
+  Raises:
+    CheckpointError: if the directory cannot be written.
+  """
+
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    config: network.NetworkConfig,
+    *,
+    experiment: Mapping[str, Any] | None = None,
+  ):
+    self._directory = pathlib.Path(directory).absolute()
+    self._config = config
+    self._experiment = dict(experiment or {})
+    policies = ocp.checkpoint_managers
+    keep = policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(1),
+        policies.BestN(
+          n=1,
+          get_metric_fn=lambda metrics: metrics["score"],
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
+    try:
+      self._directory.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(preservation_policy=keep),
+        item_names=_ITEMS,
+      )
+    except OSError as error:
+      raise CheckpointError(
+        f"cannot write checkpoints to {self._directory}: {error.strerror or error}."
+      ) from error
+
+  def __enter__(self) -> "Checkpointer":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Waits for the last write and lets go of the directory."""
+    self._manager.close()
+
+  def wait(self) -> None:
+    """Waits until all that was saved is on the disk."""
+    self._manager.wait_until_finished()
+
+  @property
+  def latest_step(self) -> int | None:
+    """Step of the last checkpoint, or None."""
+    return self._manager.latest_step()
+
+  def save(
+    self,
+    state: training.TrainState,
+    *,
+    score: float | None = None,
+    data_state: Any = None,
+  ) -> None:
+    """Saves a checkpoint of `state.step` in the background.
+
+    Does nothing if there is one of this step already.
+
+    Args:
+      state: may be donated to the next step as soon as this returns.
+      score: measure of the weights, higher is better; None or NaN if not known.
+      data_state: state of the data iterator: bytes, or what JSON can hold.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    if score is not None:
+      score = float(score) if math.isfinite(score) else None
+    policy, rest = _divide(state)
+    info = {
+      "format": FORMAT,
+      "step": step,
+      "score": score,
+      "network": dataclasses.asdict(self._config),
+      "experiment": self._experiment,
+      "inputs": input_shapes(self._config),
+      "shapes": {"policy": _shapes(policy), "state": _shapes(rest)},
+      "software": software_versions(),
+    }
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        policy=ocp.args.StandardSave(policy),
+        state=ocp.args.StandardSave(rest),
+        info=ocp.args.JsonSave(info),
+        data=ocp.args.JsonSave(_pack(data_state)),
+      ),
+      metrics=None if score is None else {"score": score},
+    )
+
+  def restore(self, state: training.TrainState, *, step: int | None = None) -> Restored:
+    """Reads a checkpoint, the last one unless `step` says otherwise.
+
+    Args:
+      state: a state of the same network and optimizer, such as `init_state` makes.
+        Says where the arrays are to be placed; its values are not used.
+      step: of the checkpoint.
+
+    Raises:
+      CheckpointError: if there is none, or it is of another network or optimizer; the
+        message names the first field that differs.
+    """
+    step = _choose(self._manager, self._directory, step)
+    where = self._directory / str(step)
+    info = _read_info(self._manager, step, where)
+    _check_config(_config_of(info, where), self._config, where)
+    policy, rest = _divide(state)
+    for item, tree in (("policy", policy), ("state", rest)):
+      _check_shapes(info["shapes"][item], _shapes(tree), where)
+    restored = _read(
+      self._manager,
+      step,
+      where,
+      policy=ocp.args.StandardRestore(_abstract(policy)),
+      state=ocp.args.StandardRestore(_abstract(rest)),
+      data=ocp.args.JsonRestore(),
+    )
+    restored_state = training.TrainState(
+      ema_params=restored["policy"]["params"],
+      ema_batch_stats=restored["policy"]["batch_stats"],
+      **restored["state"],
+    )
+    return Restored(restored_state, _unpack(restored["data"]), step)
+
+
+def load_policy(
+  directory: str | pathlib.Path, *, step: int | str = "best"
+) -> PolicyWeights:
+  """Reads the averaged weights of a training run. Needs no optimizer.
+
+  Args:
+    directory: of the checkpoints of a run.
+    step: of the checkpoint, or `best` (by score; the last if none has a score), or
+      `last`.
+
+  Raises:
+    CheckpointError: if there is no such checkpoint, or it cannot be read.
+  """
+  directory = _existing(directory)
+  with _reader(directory) as manager:
+    named = {"best": _best_step, "last": lambda *_: None}
+    wanted = named[step](manager, directory) if isinstance(step, str) else step
+    step = _choose(manager, directory, wanted)
+    where = directory / str(step)
+    config = _config_of(_read_info(manager, step, where), where)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    params, batch_stats = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+      jax.eval_shape(network.build_predictor(config).init, jax.random.key(0)),
+    )
+    template = {"params": params, "batch_stats": batch_stats}
+    restored = _read(manager, step, where, policy=ocp.args.StandardRestore(template))
+  weights = jax.tree.map(np.asarray, restored["policy"])
+  return PolicyWeights(config, weights["params"], weights["batch_stats"], step)
+
+
+def describe(
+  directory: str | pathlib.Path, *, step: int | None = None
+) -> dict[str, Any]:
+  """Returns what a checkpoint says about itself, its `info`; of the last by default.
+
+  Raises:
+    CheckpointError: if there is none, or it cannot be read.
+  """
+  directory = _existing(directory)
+  with _reader(directory) as manager:
+    step = _choose(manager, directory, step)
+    return _read_info(manager, step, directory / str(step))
+
+
+def input_shapes(config: network.NetworkConfig) -> dict[str, Any]:
+  """Returns dtype and shape of the network's inputs; B is the size of the batch."""
+  size = config.crop_size
+  return {
+    "images": ["uint8", ["B", size, size, network.IMAGE_CHANNELS]],
+    "commands": ["float32", ["B", network.COMMAND_SIZE]],
+  }
+
+
+def software_versions() -> dict[str, str]:
+  """Returns the versions of the packages that weights depend on."""
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+  return {package: importlib.metadata.version(package) for package in packages}
+
+
+def _divide(state: training.TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Divides a state into its policy and the rest."""
+  rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+  policy = {
+    "params": rest.pop("ema_params"),
+    "batch_stats": rest.pop("ema_batch_stats"),
+  }
+  return policy, rest
+
+
+def _abstract(tree: Any) -> Any:
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
+    tree,
+  )
+
+
+def _shapes(tree: Any) -> dict[str, Any]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): [
+      str(leaf.dtype),
+      list(leaf.shape),
+    ]
+    for path, leaf in leaves
+  }
+
+
+def _check_config(
+  found: network.NetworkConfig, expected: network.NetworkConfig, where: pathlib.Path
+) -> None:
+  for field in dataclasses.fields(network.NetworkConfig):
+    mine, theirs = getattr(expected, field.name), getattr(found, field.name)
+    if mine != theirs:
+      raise CheckpointError(
+        f"{where} is a checkpoint of another network: {field.name} is {theirs!r} in"
+        f" it, expected {mine!r}. Use the configuration that it was trained with, or"
+        " another directory."
+      )
+
+
+def _check_shapes(
+  found: dict[str, Any], expected: dict[str, Any], where: pathlib.Path
+) -> None:
+  for name in [*expected, *found]:
+    mine, theirs = expected.get(name, "absent"), found.get(name, "absent")
+    if mine != theirs:
+      raise CheckpointError(
+        f"{where} is a checkpoint of another optimizer: {name} is {theirs} in it,"
+        f" expected {mine}. Use the configuration that it was trained with, or another"
+        " directory."
+      )
+
+
+def _config_of(info: dict[str, Any], where: pathlib.Path) -> network.NetworkConfig:
+  try:
+    return network.NetworkConfig(**info["network"])
+  except (TypeError, ValueError) as error:
+    raise CheckpointError(f"{where} holds a network unknown here: {error}") from error
+
+
+def _existing(directory: str | pathlib.Path) -> pathlib.Path:
+  directory = pathlib.Path(directory).absolute()
+  if not directory.is_dir():
+    raise CheckpointError(
+      f"no checkpoint directory at {directory}: train first, or correct the path."
+    )
+  return directory
+
+
+def _reader(directory: pathlib.Path) -> ocp.CheckpointManager:
+  return ocp.CheckpointManager(
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      read_only=True, create=False, save_interval_steps=0
+    ),
+    item_names=_ITEMS,
+  )
+
+
+def _choose(
+  manager: ocp.CheckpointManager, directory: pathlib.Path, step: int | None
+) -> int:
+  steps = sorted(manager.all_steps())
+  if not steps:
+    raise CheckpointError(
+      f"no checkpoint in {directory}: train first, or correct the path."
+    )
+  if step is None:
+    return steps[-1]
+  if step not in steps:
+    raise CheckpointError(
+      f"no checkpoint of step {step} in {directory}, there are: {steps}."
+    )
+  return step
+
+
+def _best_step(manager: ocp.CheckpointManager, directory: pathlib.Path) -> int | None:
+  scores = {}
+  for step in manager.all_steps():
+    score = _read_info(manager, step, directory / str(step))["score"]
+    if score is not None:
+      scores[step] = score
+  return max(scores, key=scores.__getitem__) if scores else None
+
+
+def _read_info(
+  manager: ocp.CheckpointManager, step: int, where: pathlib.Path
+) -> dict[str, Any]:
+  info = _read(manager, step, where, info=ocp.args.JsonRestore())["info"]
+  if info.get("format") != FORMAT:
+    raise CheckpointError(
+      f"{where} has format {info.get('format')!r}, expected {FORMAT}."
+    )
+  return info
+
+
+def _read(
+  manager: ocp.CheckpointManager, step: int, where: pathlib.Path, **args: Any
+) -> Any:
+  try:
+    return manager.restore(step, args=ocp.args.Composite(**args))
+  except Exception as error:  # Orbax has no one class for unreadable checkpoints.
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise CheckpointError(f"cannot read checkpoint {where}: {cause}") from error
+
+
+def _pack(data_state: Any) -> dict[str, Any]:
+  if isinstance(data_state, bytes):
+    return {"base64": base64.b64encode(data_state).decode()}
+  return {"json": data_state}
+
+
+def _unpack(packed: dict[str, Any]) -> Any:
+  if "base64" in packed:
+    return base64.b64decode(packed["base64"])
+  return packed["json"]

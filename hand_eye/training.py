@@ -1,0 +1,307 @@
+"""Training of the predictor: state, optimizer and steps, data parallel over a mesh.
+
+A step is a value: `(state, batch) -> (state, metrics)`, compiled; the state is donated.
+The network and the optimizer are closed over. One device and many run the same code:
+the batch is split over the mesh, the state is copied to all of it, and as the step is
+one program on global arrays, so are its gradients and the batch norm's statistics.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hand_eye import losses, network
+
+DATA_AXIS = "data"
+
+
+@chex.dataclass(frozen=True)
+class Batch:
+  """Samples (I0, It, p_T - p_t, success) of Section 4.1.
+
+  pregrasp_image: [B, S, S, 3] uint8 RGB, the scene before the gripper came into view.
+  image: [B, S, S, 3] uint8 RGB at step t.
+  command: [B, 5] float32, from the pose of step t to the one where the gripper closed;
+    robot base frame, (dx, dy, dz) metres, (sin, cos) of the change in yaw.
+  success: [B] float32, 1 if the attempt grasped something, else 0.
+  """
+
+  pregrasp_image: chex.Array
+  image: chex.Array
+  command: chex.Array
+  success: chex.Array
+
+
+@chex.dataclass(frozen=True)
+class TrainState:
+  """All that training changes.
+
+  step: [] int32, number of steps taken.
+  params: parameters, as the optimizer sees them.
+  batch_stats: running statistics of batch norm.
+  opt_state: state of the optimizer.
+  ema_params: moving average of `params`. These are evaluated and exported.
+  ema_batch_stats: moving average of `batch_stats`, that goes with `ema_params`.
+  """
+
+  step: chex.Array
+  params: chex.ArrayTree
+  batch_stats: chex.ArrayTree
+  opt_state: chex.ArrayTree
+  ema_params: chex.ArrayTree
+  ema_batch_stats: chex.ArrayTree
+
+
+@chex.dataclass(frozen=True)
+class TrainMetrics:
+  """What one step of training reports.
+
+  sums: `losses.MetricSums` of the batch, before the update.
+  gradient_norm: [] global norm of the gradient, before clipping.
+  finite: [] bool, whether loss and gradient are. If not, the state that the step
+    returned is worthless: stop, and go back to a checkpoint.
+  """
+
+  sums: losses.MetricSums
+  gradient_norm: chex.Array
+  finite: chex.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """The optimizer. The paper gives none of these numbers.
+
+  Attributes:
+    name: `adamw` or `sgd` (with Nesterov momentum).
+    learning_rate: peak of the schedule.
+    warmup_steps: steps of linear rise from zero.
+    decay_steps: step at which the cosine decay reaches zero; 0 keeps the peak.
+    weight_decay: decoupled, on kernels only: not on biases nor on batch norm.
+    momentum: of `sgd`.
+    clip_norm: largest global norm of the gradient; 0 does not clip.
+  """
+
+  name: str = "adamw"
+  learning_rate: float = 1e-3
+  warmup_steps: int = 0
+  decay_steps: int = 0
+  weight_decay: float = 1e-4
+  momentum: float = 0.9
+  clip_norm: float = 1.0
+
+  def __post_init__(self):
+    if self.name not in ("adamw", "sgd"):
+      raise ValueError(f"unknown optimizer {self.name!r}, known: adamw, sgd.")
+    if not self.learning_rate > 0:
+      raise ValueError(f"learning_rate is {self.learning_rate!r}, expected > 0.")
+    if 0 < self.decay_steps <= self.warmup_steps:
+      raise ValueError(
+        f"decay_steps {self.decay_steps} is not after warmup_steps {self.warmup_steps}."
+      )
+
+
+def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
+  """Returns the learning rate as a function of the step."""
+  peak = config.learning_rate
+  if config.decay_steps:
+    after = optax.cosine_decay_schedule(peak, config.decay_steps - config.warmup_steps)
+  else:
+    after = optax.constant_schedule(peak)
+  if not config.warmup_steps:
+    return after
+  warmup = optax.linear_schedule(0.0, peak, config.warmup_steps)
+  return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+  """Builds the optimizer that `config` defines."""
+  steps = []
+  if config.clip_norm:
+    steps.append(optax.clip_by_global_norm(config.clip_norm))
+  if config.name == "adamw":
+    steps.append(optax.scale_by_adam())
+  else:
+    steps.append(optax.trace(config.momentum, nesterov=True))
+  steps.append(optax.add_decayed_weights(config.weight_decay, mask=_is_kernel))
+  steps.append(optax.scale_by_learning_rate(learning_rate_schedule(config)))
+  return optax.chain(*steps)
+
+
+def _is_kernel(params: chex.ArrayTree) -> chex.ArrayTree:
+  return jax.tree.map_with_path(
+    lambda path, _: getattr(path[-1], "key", None) == "kernel", params
+  )
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+  """Returns a mesh of one axis, for data parallelism, over all devices or these."""
+  return jax.sharding.Mesh(np.asarray(devices or jax.devices()), (DATA_AXIS,))
+
+
+def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Places a tree of host arrays [B, ...] on the mesh, split along B.
+
+  With several hosts each gives its own share, and they are joined.
+
+  Raises:
+    ValueError: if B does not divide over the devices of this host.
+  """
+  sharding = _split(mesh)
+  devices = len(mesh.local_devices)
+  for size in {len(leaf) for leaf in jax.tree.leaves(batch)}:
+    if size % devices:
+      raise ValueError(
+        f"a batch of {size} does not divide over {devices} devices: choose a multiple"
+        f" of {devices}."
+      )
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)),
+    batch,
+  )
+
+
+def init_state(
+  predictor: network.Predictor,
+  optimizer: optax.GradientTransformation,
+  key: chex.PRNGKey,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+) -> TrainState:
+  """Returns the state before the first step, on all of `mesh`. The key is consumed."""
+
+  def init(key):
+    params, batch_stats = predictor.init(key)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      batch_stats=batch_stats,
+      opt_state=optimizer.init(params),
+      ema_params=params,
+      ema_batch_stats=batch_stats,
+    )
+
+  state = jax.jit(init, out_shardings=_everywhere(mesh or make_mesh()))(key)
+  # The step donates its state, so no buffer may appear in it twice.
+  return jax.tree.map(jnp.copy, state)
+
+
+def make_train_step(
+  predictor: network.Predictor,
+  optimizer: optax.GradientTransformation,
+  *,
+  ema_decay: float = 0.999,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, TrainMetrics]]:
+  """Builds the compiled step of training.
+
+  Args:
+    predictor: the network.
+    optimizer: from `make_optimizer`.
+    ema_decay: of the moving averages, once warm. Early steps average over less, see
+      `_ema_decay`, so that a short run does not evaluate its initial weights.
+    mesh: devices to train on; all of them if absent.
+
+  Returns:
+    `(state, batch) -> (state, TrainMetrics)`. The state given is donated: use the new
+    one. The batch may be host arrays on one host, or from `shard_batch`.
+  """
+  mesh = mesh or make_mesh()
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, TrainMetrics]:
+    def loss_fn(params):
+      logits, batch_stats = predictor.apply(
+        params, state.batch_stats, stack_images(batch), batch.command, train=True
+      )
+      loss = jnp.mean(losses.cross_entropy(logits, batch.success))
+      return loss, (logits, batch_stats)
+
+    (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+      state.params
+    )
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = _ema_decay(ema_decay, state.step)
+    gradient_norm = optax.tree.norm(gradient)
+    new_state = TrainState(
+      step=state.step + 1,
+      params=params,
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+      ema_params=optax.incremental_update(params, state.ema_params, 1 - decay),
+      ema_batch_stats=optax.incremental_update(
+        batch_stats, state.ema_batch_stats, 1 - decay
+      ),
+    )
+    metrics = TrainMetrics(
+      sums=losses.metric_sums(logits, batch.success),
+      gradient_norm=gradient_norm,
+      finite=jnp.isfinite(loss) & jnp.isfinite(gradient_norm),
+    )
+    return new_state, metrics
+
+  return jax.jit(
+    train_step,
+    donate_argnums=0,
+    in_shardings=(_everywhere(mesh), _split(mesh)),
+    out_shardings=_everywhere(mesh),
+  )
+
+
+def make_eval_step(
+  predictor: network.Predictor, *, mesh: jax.sharding.Mesh | None = None
+) -> Callable[..., tuple[losses.MetricSums, chex.Array]]:
+  """Builds the compiled step of evaluation, with the averaged weights.
+
+  Returns:
+    `(state, batch, weight=None) -> (MetricSums, probabilities [B])`. `weight` [B] is
+    1 for samples and 0 for the padding of a last batch.
+  """
+  mesh = mesh or make_mesh()
+
+  def eval_step(state, batch, weight):
+    logits, _ = predictor.apply(
+      state.ema_params,
+      state.ema_batch_stats,
+      stack_images(batch),
+      batch.command,
+      train=False,
+    )
+    sums = losses.metric_sums(logits, batch.success, weight)
+    return sums, jax.nn.sigmoid(logits)
+
+  compiled = jax.jit(
+    eval_step,
+    in_shardings=(_everywhere(mesh), _split(mesh), _split(mesh)),
+    out_shardings=_everywhere(mesh),
+  )
+
+  def step(state: TrainState, batch: Batch, weight: chex.Array | None = None):
+    if weight is None:
+      weight = np.ones(batch.success.shape, np.float32)
+    return compiled(state, batch, weight)
+
+  return step
+
+
+def stack_images(batch: Batch) -> chex.Array:
+  """Returns the network's images [B, S, S, 6] of a batch."""
+  return jnp.concatenate([batch.pregrasp_image, batch.image], axis=-1)
+
+
+def _ema_decay(decay: float, step: chex.Array) -> chex.Array:
+  step = step.astype(jnp.float32)
+  return jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def _split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DATA_AXIS))
