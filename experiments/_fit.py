@@ -16,6 +16,7 @@ from data_pipeline import frames as frames_lib
 from data_pipeline import loader as loader_lib
 from data_pipeline import source
 from experiments import _edge, _held_out
+from experiments._distances import RANGES
 from experiments._train_config import TrainConfig
 from hand_eye import checkpoint, losses, training
 from hand_eye import network as network_lib
@@ -138,7 +139,7 @@ def describe(row: Mapping[str, Any]) -> str:
     f"Best checkpoint: step {row['step']}, the best of {row['evaluations']} held-out"
     f" evaluations; held-out loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}"
   ]
-  for name in _held_out.DISTANCES:
+  for name, label, _, _ in RANGES:
     value, low, high = (row.get(f"auc{name}{end}") for end in ("", "_low", "_high"))
     if value is None:
       words = "not defined (it needs successes and failures)"
@@ -146,8 +147,7 @@ def describe(row: Mapping[str, Any]) -> str:
       words = f"{value:.3f}, too few attempts for an interval"
     else:
       words = f"{value:.3f} (95 % interval {low:.3f} to {high:.3f})"
-    label = {"": "all", "_zero": "< 1 cm", "_near": "1 to 7 cm", "_far": "> 7 cm"}[name]
-    lines.append(f"  AUC, commands {label}: {words}, {row[f'samples{name}']} samples")
+    lines.append(f"  AUC, {label}: {words}, {row[f'samples{name}']} samples")
   return "\n".join(lines)
 
 

@@ -13,15 +13,8 @@ from data_pipeline import frames as frames_lib
 from data_pipeline import loader as loader_lib
 from data_pipeline import source
 from experiments import _edge, _stats
+from experiments._distances import RANGES
 from hand_eye import losses, training
-
-# How far the gripper closed from where the sample saw it, metres: [low, high).
-DISTANCES = {
-  "": (0.0, np.inf),
-  "_zero": (0.0, 0.01),
-  "_near": (0.01, 0.07),
-  "_far": (0.07, np.inf),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Predictions:
       "accuracy": float(np.mean((self.probability >= 0.5) == self.label)),
       "positive_rate": float(np.mean(self.label)),
     }
-    for name, (low, high) in DISTANCES.items():
+    for name, _, low, high in RANGES:
       chosen = (self.distance >= low) & (self.distance < high)
       label, probability = self.label[chosen], self.probability[chosen]
       row[f"samples{name}"] = int(chosen.sum())

@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from experiments import _stats  # noqa: E402
+from experiments._distances import RANGES
 
 # Stand-ins that are replaced by the page's CSS variables in the finished SVG.
 _INK, _LINE, _A, _B, _C, _D, _SOFT = (
@@ -71,13 +72,8 @@ def learning_curves(
     left.set_title("Cross-entropy")
     auc_figure, right = plt.subplots(figsize=(5.2, 3.3))
     right.axhline(0.5, color=_SOFT, linewidth=1.0, linestyle="--")
-    for key, label, colour in (
-      ("auc", "all commands", _A),
-      ("auc_zero", "close here (< 1 cm)", _B),
-      ("auc_near", "near (1 to 7 cm)", _C),
-      ("auc_far", "far (> 7 cm)", _D),
-    ):
-      _curve(right, held_out, key, colour, label, marker="o")
+    for one, colour in zip(RANGES, (_A, _B, _C, _D), strict=True):
+      _curve(right, held_out, f"auc{one.suffix}", colour, one.label, marker="o")
     right.set_title("AUC on held-out attempts (0.5 is chance)")
     for axes in (left, right):
       for step in boundaries:

@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import _edge, _page, _results, _words
+from experiments._distances import RANGES
 from experiments._results import Rate, Results
 
 # More than this is left out of the page and named, so that the page still opens.
@@ -165,10 +166,7 @@ def _learning(results: Results) -> str:
   ranges = [
     (label, final.get(f"auc{suffix}"), final.get(f"auc{suffix}_low"),
      final.get(f"auc{suffix}_high"), final.get(f"samples{suffix}"))
-    for label, suffix in (
-      ("all commands", ""), ("close here (< 1 cm)", "_zero"),
-      ("near (1 to 7 cm)", "_near"), ("far (> 7 cm)", "_far"),
-    )
+    for suffix, label, _, _ in RANGES
   ]  # fmt: skip
   rows = [
     (

@@ -1,0 +1,26 @@
+"""How far commands reach: the ranges in which predictions are judged.
+
+A command that descends 4 to 10 cm onto a place beside it is near; a null command is one
+seen from where the gripper closed.
+"""
+
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+  """Commands of low <= |p_T - p_t| < high, metres, translation only."""
+
+  suffix: str  # of the names of figures in metrics.jsonl, such as auc_near
+  label: str
+  low: float
+  high: float
+
+
+NEAR, FAR = 0.01, 0.13
+
+RANGES = (
+  Range("", "all commands", 0.0, float("inf")),
+  Range("_zero", f"close here (< {100 * NEAR:.0f} cm)", 0.0, NEAR),
+  Range("_near", f"near ({100 * NEAR:.0f} to {100 * FAR:.0f} cm)", NEAR, FAR),
+  Range("_far", f"far (> {100 * FAR:.0f} cm)", FAR, float("inf")),
+)
