@@ -50,14 +50,7 @@ def run(
   if define_flags is not None:
     define_flags()
   flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.")
-  logging.get_absl_handler().addFilter(
-    lambda record: (
-      "orbax" not in record.pathname
-      or record.levelno >= standard_logging.ERROR
-      or logging.get_verbosity() >= logging.INFO
-    )
-  )
-
+  quieten_libraries()
   for name in ("config", "traceback"):
     if name in flags.FLAGS:  # so that --help shows those defined here, too
       flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
@@ -77,6 +70,17 @@ def run(
 
   app.run(guarded, flags_parser=_parse_flags)
   sys.exit(0)  # app.run has ended the process already; this tells the type checker
+
+
+def quieten_libraries() -> None:
+  """Hides what Orbax says of healthy runs; worker processes call it for themselves."""
+  logging.get_absl_handler().addFilter(
+    lambda record: (
+      "orbax" not in record.pathname
+      or record.levelno >= standard_logging.ERROR
+      or logging.get_verbosity() >= logging.INFO
+    )
+  )
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:

@@ -69,6 +69,7 @@ def make_policy(spec: PolicySpec) -> rollout.Policy:
   from hand_eye import checkpoint, network
   from hand_eye import servo as servo_lib
 
+  _edge.quieten_libraries()
   weights = checkpoint.load_policy(spec.checkpoints, step=spec.step)
   return servo_lib.ServoPolicy(
     network.build_predictor(weights.config),

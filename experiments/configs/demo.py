@@ -43,15 +43,15 @@ def network() -> ConfigDict:
 def collect() -> ConfigDict:
   return ConfigDict(
     {
-      "num_attempts": 7168,
+      "num_attempts": 10240,
       "num_held_out": 512,
-      "num_units": 6,
-      "num_held_out_units": 3,
+      "num_units": 14,
+      "num_held_out_units": 4,
       # A bin is filled anew after so many attempts: the objects are swapped out.
-      "attempts_per_scene": 8,
-      "scenes_per_shard": 8,
+      "attempts_per_scene": 4,
+      "scenes_per_shard": 16,
       # With these the random policy succeeds in 10 to 30 % (Section 5.2).
-      "num_objects": 8,
+      "num_objects": 6,
       "num_steps": (2, 3),  # T of an attempt is one of these
       "seed": 0,
       "num_workers": 0,  # 0: one for each core
@@ -65,7 +65,7 @@ def train() -> ConfigDict:
       "seed": 0,
       # (steps, longest command in metres): null commands only, then near ones, then
       # all of them; one metre spans any bin.
-      "phases": ((500, 0.01), (900, 0.13), (300, 1.0)),
+      "phases": ((500, 0.01), (1200, 0.13), (400, 1.0)),
       "batch_size": 64,
       "eval_batch_size": 100,
       "log_every": 25,
@@ -109,9 +109,9 @@ def evaluate() -> ConfigDict:
     {
       "policies": ("random", "servo"),
       "num_attempts": 200,  # of each policy, in the same scenes from the same seeds
-      "num_units": 3,  # held-out units, with held-out objects
+      "num_units": 4,  # held-out units, with held-out objects
       "attempts_per_scene": 4,
-      "num_objects": 8,
+      "num_objects": 6,
       "num_steps": 5,  # T; the servo may close earlier
       "seed": 1,
       "num_workers": 0,  # 0: one for each core
