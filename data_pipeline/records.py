@@ -75,7 +75,7 @@ class AttemptRecord(TypedDict):
   table_height: float  # Metres, robot base frame.
   unit: str  # The simulated robot, by name.
   scene_seed: int  # int64: gives objects and their arrangement.
-  attempt_seed: int  # int64: gives everything random in the attempt itself.
+  attempt_seed: int  # int64: number of the attempt in its scene; with it, its draws.
   attempt_id: str  # Unique within a dataset.
   objects: list[str]  # Names of the object instances in the bin.
   grasped: str  # Name of the object instance held at the end; '' if none.

@@ -193,8 +193,7 @@ def open_dataset(
   def report(problem: str) -> None:
     if on_bad_record == "fail":
       raise plan_lib.DatasetError(
-        f"{problem}; collect that shard again (remove it and run the collection), or "
-        "leave out what is broken with on_bad_record=skip"
+        f"{problem}; collect that shard again (remove it and run the collection)"
       )
     logging.warning("left out: %s", problem)
     broken.append(problem)

@@ -76,6 +76,7 @@ def write_synthetic_dataset(
   num_attempts: int = 24,
   num_shards: int = 2,
   num_units: int = 4,
+  first_unit: int = 0,
   frame_size: int = 72,
   num_steps: int = 3,
   seed: int = 0,
@@ -87,7 +88,8 @@ def write_synthetic_dataset(
     name: of the dataset.
     num_attempts: spread evenly over shards and units, half of them successes.
     num_shards: files.
-    num_units: robots, named unit-0, unit-1, ...
+    num_units: robots, named unit-0, unit-1, ... from `first_unit` on.
+    first_unit: number in the name of the first robot.
     frame_size: pixels.
     num_steps: T of every attempt.
     seed: of everything.
@@ -104,7 +106,7 @@ def write_synthetic_dataset(
       frame_size,
       num_steps,
       success=(i // num_units) % 2 == 0,
-      unit=f"unit-{i % num_units}",
+      unit=f"unit-{first_unit + i % num_units}",
       attempt_id=f"{name}-{i:06d}",
     )
     for i in range(num_attempts)

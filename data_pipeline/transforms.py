@@ -71,8 +71,9 @@ def mirror_image(image: np.ndarray) -> np.ndarray:
 def mirror_command(command: np.ndarray) -> np.ndarray:
   """Returns what a command [..., 5] looks like in the mirror: dy and dyaw negated.
 
-  That belongs to `mirror_image` where the camera looks along the x axis of the
-  robot base frame, as it does up to the small differences between units.
+  That belongs to `mirror_image` only where the camera looks along the x axis of the
+  robot base frame. The cameras of this project's own cell look across it, over one
+  shoulder: their attempts must not be mirrored.
   """
   return command * np.array([1, -1, 1, -1, 1], command.dtype)
 

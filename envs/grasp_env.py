@@ -66,7 +66,7 @@ class GraspEnv:
       largest_image: of pictures for people, where those are wanted.
     """
     self.unit = unit
-    self.scene: Scene = build_scene(unit, objects, max(frame_size, largest_image))
+    self.scene: Scene = build_scene(unit, objects, frame_size, largest_image)
     self.data = mujoco.MjData(self.scene.model)
     self.controller = Controller(self.scene, self.data)
     self.strays_returned = 0
@@ -88,8 +88,8 @@ class GraspEnv:
 
   def begin(self, rng: np.random.Generator) -> np.ndarray:
     """Clears the view and takes the pregrasp image I0, uint8[H, W, 3]."""
-    self.return_strays(rng)
     self._retract()
+    self.return_strays(rng)
     return self.image()
 
   def approach(self, pose: np.ndarray) -> None:
@@ -145,6 +145,7 @@ class GraspEnv:
     self._settle(longest=1.2)
     controller.restore(holding)  # the arm's shadow is then the same in both images
     dropped = drop_test_says_grasped(before, self.image())
+    self._retract()
     return Outcome(
       gripper_reading=float(reading),
       drop_test=dropped,

@@ -13,15 +13,57 @@ import sys
 
 import numpy as np
 
-_PROBE = (
-  "import mujoco; c = mujoco.GLContext(16, 16); c.make_current();"
-  " mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 50); c.free()"
-)
-_PROBE_SECONDS = 60
+BACKENDS = ("egl", "osmesa")
+# A context that hangs (a known trap of EGL on shared GPUs) must not stop everything.
+_PROBE_SECONDS = 60.0
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+  '<mujoco><worldbody><light pos="0 0 2"/><geom size=".1"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 32, 32) as renderer:
+  renderer.update_scene(data)
+  assert renderer.render().max() > 0, 'the image is black'
+"""
 
 
 class RenderingUnavailableError(RuntimeError):
   """No GL backend works on this machine."""
+
+
+def can_render(backend: str, timeout: float = _PROBE_SECONDS) -> tuple[bool, str]:
+  """Draws an image in a child process. Returns (worked, last line of its error)."""
+  environment = dict(os.environ, MUJOCO_GL=backend)
+  # PyOpenGL must follow MuJoCo's choice, whatever the caller's environment says.
+  environment.pop("PYOPENGL_PLATFORM", None)
+  try:
+    done = subprocess.run(
+      [sys.executable, "-c", _PROBE],
+      env=environment,
+      capture_output=True,
+      text=True,
+      timeout=timeout,
+    )
+  except subprocess.TimeoutExpired:
+    return False, f"no image after {timeout:.0f} s"
+  lines = [line for line in done.stderr.splitlines() if line.strip()]
+  return done.returncode == 0, lines[-1].strip() if lines else ""
+
+
+def working_backend() -> tuple[str | None, list[str]]:
+  """The first backend that draws, and what was wrong with those before it.
+
+  Only the value of MUJOCO_GL is tried where that is set.
+  """
+  chosen = os.environ.get("MUJOCO_GL")
+  reasons: list[str] = []
+  for backend in (chosen,) if chosen else BACKENDS:
+    worked, reason = can_render(backend)
+    if worked:
+      return backend, reasons
+    reasons.append(f"{backend}: {reason or 'failed'}")
+  return None, reasons
 
 
 def choose_backend() -> str:
@@ -37,30 +79,20 @@ def choose_backend() -> str:
   chosen = os.environ.get("MUJOCO_GL")
   if chosen:
     return chosen
-  for backend in ("egl", "osmesa"):
-    environment = {**os.environ, "MUJOCO_GL": backend}
-    try:
-      probe = subprocess.run(
-        [sys.executable, "-c", _PROBE],
-        env=environment,
-        capture_output=True,
-        timeout=_PROBE_SECONDS,
-      )
-    except subprocess.TimeoutExpired:
-      continue
-    if probe.returncode == 0:
-      os.environ["MUJOCO_GL"] = backend
-      return backend
-  raise RenderingUnavailableError(
-    "no GL backend can draw: tried EGL and OSMesa. On Debian or Ubuntu:"
-    " apt-get install libegl1 libgl1 libosmesa6"
-  )
+  backend, reasons = working_backend()
+  if backend is None:
+    raise RenderingUnavailableError(
+      f"no GL backend can draw ({'; '.join(reasons)}). On Debian or Ubuntu:"
+      " apt-get install libegl1 libgl1 libosmesa6"
+    )
+  os.environ["MUJOCO_GL"] = backend
+  return backend
 
 
 @functools.cache
 def _gl_context():
   backend = choose_backend()
-  if backend not in ("egl", "osmesa", "glfw"):
+  if backend not in (*BACKENDS, "glfw"):
     raise RenderingUnavailableError(
       f"MUJOCO_GL is {backend!r}, expected egl, osmesa or glfw; unset it to have one"
       " chosen"

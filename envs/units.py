@@ -16,6 +16,7 @@ import numpy as np
 BIN_CENTRE = (0.56, 0.0)
 WORKSPACE_HALF = (0.10, 0.12)
 MAX_HEIGHT = 0.20
+TABLE_HEIGHTS = (-0.01, 0.01)  # of the bin's floor, over all units
 MAX_YAW = np.deg2rad(120.0)
 
 # Seeds of a family are spawned from these, so that families are disjoint.
@@ -78,10 +79,19 @@ class Unit:
 
   def workspace(self) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest pose (x, y, z, yaw), float32[4] each, that may be sent."""
-    (cx, cy), (hx, hy) = BIN_CENTRE, WORKSPACE_HALF
-    low = (cx - hx, cy - hy, self.table_height, -MAX_YAW)
-    high = (cx + hx, cy + hy, self.table_height + MAX_HEIGHT, MAX_YAW)
-    return np.asarray(low, np.float32), np.asarray(high, np.float32)
+    return _workspace(self.table_height, self.table_height)
+
+
+def fleet_workspace() -> tuple[np.ndarray, np.ndarray]:
+  """The box around the workspaces of all units of all families, as `Unit.workspace`."""
+  return _workspace(*TABLE_HEIGHTS)
+
+
+def _workspace(lowest: float, highest: float) -> tuple[np.ndarray, np.ndarray]:
+  (cx, cy), (hx, hy) = BIN_CENTRE, WORKSPACE_HALF
+  low = (cx - hx, cy - hy, lowest, -MAX_YAW)
+  high = (cx + hx, cy + hy, highest + MAX_HEIGHT, MAX_YAW)
+  return np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
 def sample_unit(seed: int, family: str = "training") -> Unit:
@@ -107,15 +117,15 @@ def sample_unit(seed: int, family: str = "training") -> Unit:
     lights=_sample_lights(rng),
     fingers=(_sample_finger(rng), _sample_finger(rng)),
     actuation=_sample_actuation(rng),
-    table_height=float(rng.uniform(-0.01, 0.01)),
+    table_height=float(rng.uniform(*TABLE_HEIGHTS)),
     bin_colour=_greyish(rng, 0.65, 0.85, tint=0.05),
     table_colour=_greyish(rng, 0.15, 0.5, tint=0.12),
   )
 
 
-def fleet_units(count: int, family: str = "training") -> list[Unit]:
-  """The first `count` units of a family."""
-  return [sample_unit(seed, family) for seed in range(count)]
+def fleet_units(count: int, family: str = "training", first: int = 0) -> list[Unit]:
+  """`count` units of a family, from seed `first` on."""
+  return [sample_unit(seed, family) for seed in range(first, first + count)]
 
 
 def _sample_camera(rng: np.random.Generator) -> Camera:

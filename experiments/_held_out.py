@@ -28,6 +28,7 @@ class Predictions:
     num_steps: int32[N], T.
     distance: float32[N], of the command, metres.
     attempt: int64[N], index into the held-out dataset.
+    scene: int64[N], which samples come from the same bin.
     loss: mean cross-entropy, nats.
   """
 
@@ -37,13 +38,15 @@ class Predictions:
   num_steps: np.ndarray
   distance: np.ndarray
   attempt: np.ndarray
+  scene: np.ndarray
   loss: float
 
   def row(self, *, intervals: bool) -> dict[str, Any]:
     """The figures of metrics.jsonl, with 95 % intervals of the AUCs if asked.
 
-    The intervals come from redrawing attempts, as the samples of one attempt share
-    their label and their scene. A figure that needs both outcomes is None without.
+    The intervals come from redrawing scenes: attempts in one bin are not independent,
+    and the samples of one attempt share its label. A figure that needs both outcomes
+    is None without.
     """
     row: dict[str, Any] = {
       "loss": self.loss,
@@ -56,7 +59,7 @@ class Predictions:
       row[f"samples{name}"] = int(chosen.sum())
       row[f"auc{name}"] = _stats.auc(label, probability)
       if intervals:
-        low_end, high_end = _interval(label, probability, self.attempt[chosen])
+        low_end, high_end = _interval(label, probability, self.scene[chosen])
         row[f"auc{name}_low"], row[f"auc{name}_high"] = low_end, high_end
     return row
 
@@ -110,21 +113,30 @@ def make_evaluator(
       num_steps=joined("num_steps"),
       distance=joined("distance"),
       attempt=joined("attempt"),
+      scene=_scenes(dataset)[joined("attempt")],
       loss=sums.summary()["loss"],
     )
 
   return evaluate
 
 
+def _scenes(dataset: source.Dataset) -> np.ndarray:
+  """int64[attempts]: a number for each bin, the same for attempts in the same one."""
+  attempts = dataset.attempts
+  pairs = zip(attempts.unit.tolist(), attempts.scene_seed.tolist(), strict=True)
+  numbers: dict[tuple[str, int], int] = {}
+  return np.array([numbers.setdefault(pair, len(numbers)) for pair in pairs], np.int64)
+
+
 def _interval(
-  label: np.ndarray, probability: np.ndarray, attempt: np.ndarray
+  label: np.ndarray, probability: np.ndarray, scene: np.ndarray
 ) -> tuple[float | None, float | None]:
-  """The 95 % interval of an AUC; (None, None) with too few attempts of either label."""
-  low, high = _stats.auc_interval(label, probability, attempt)
+  """The 95 % interval of an AUC; (None, None) with too few scenes of either label."""
+  low, high = _stats.auc_interval(label, probability, scene)
   if low is None or high is None or low < high:
     return low, high
   # Both classes lie apart: redrawing says that this is certain, which it is not.
-  _, first = np.unique(attempt, return_index=True)
+  _, first = np.unique(scene, return_index=True)
   exact = losses.auc_interval(label[first], probability[first])
   return exact.low, exact.high
 

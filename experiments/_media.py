@@ -18,9 +18,9 @@ _CAPTION = 22  # pixels
 class VideoRecorder:
   """Records attempts as an H.264 video, with the candidates of every decision.
 
-  A rollout.Recorder. Candidates are dots where they would take the gripper, coloured
-  by predicted success from red (0) to green (the best). The camera's calibration is
-  used for the drawing only.
+  A rollout.Recorder and a context manager. Candidates are dots where they would take
+  the gripper, coloured by predicted success from red (the least of this decision) to
+  green (the best). The camera's calibration is used for the drawing only.
   """
 
   def __init__(self, path: Path, size: int):
@@ -78,12 +78,19 @@ class VideoRecorder:
     self._write(env.image(self.largest_image), 2 * _HOLD_FRAMES)
     self._active = False
 
-  def close(self) -> None:
-    """Finishes the file; it has its name only now."""
-    for packet in self._stream.encode():
-      self._container.mux(packet)
+  def __enter__(self) -> "VideoRecorder":
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    """Finishes the file; it has its name only now, and nothing remains of a failure."""
+    if kind is None:
+      for packet in self._stream.encode():
+        self._container.mux(packet)
     self._container.close()
-    self._temporary.replace(self._path)
+    if kind is None:
+      self._temporary.replace(self._path)
+    else:
+      self._temporary.unlink(missing_ok=True)
 
   def _write(self, image: np.ndarray, count: int = 1) -> None:
     size = self.largest_image
@@ -157,13 +164,13 @@ def montage_of_units(
 class OverlayRecorder:
   """Keeps one decision's image pair and candidates, as in Figure 2.
 
-  A rollout.Recorder that keeps the decision whose best candidate is most certain.
+  A rollout.Recorder that keeps the decision whose candidates differ most.
   """
 
   def __init__(self, size: int):
     self.largest_image = size
     self.overlay: dict[str, np.ndarray] = {}
-    self._best = -1.0
+    self._spread = 0.0
     self._pregrasp: np.ndarray | None = None
 
   def begin(self, env: grasp_env.GraspEnv) -> None:
@@ -173,9 +180,12 @@ class OverlayRecorder:
     self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
   ) -> None:
     evidence = decision.evidence
-    if evidence.get("p_best", -1.0) <= self._best or self._pregrasp is None:
+    if "probabilities" not in evidence or self._pregrasp is None:
       return
-    self._best = float(evidence["p_best"])
+    spread = float(np.ptp(evidence["probabilities"]))
+    if spread <= self._spread:
+      return
+    self._spread = spread
     size = self.largest_image
     self.overlay = {
       "pregrasp_image": self._pregrasp,

@@ -2,11 +2,19 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 from envs import baselines, rollout
 from experiments import _edge, _train_config
+from hand_eye import checkpoint
+from hand_eye import network as network_lib
+from hand_eye import servo as servo_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,37 +36,46 @@ class PolicySpec:
   servo: tuple[tuple[str, Any], ...] = ()
 
 
-def make_spec(
-  policy: str, servo: Mapping[str, Any], expected: Any = None
+RANDOM = PolicySpec("random")
+
+
+def servo_spec(
+  checkpoints: str | Path,
+  servo: Mapping[str, Any],
+  expected: network_lib.NetworkConfig,
+  *,
+  flag: str,
 ) -> PolicySpec:
-  """Reads --policy: 'random', or a folder of checkpoints for the learned servo.
+  """The learned servo with the best checkpoint of a folder.
 
   Args:
-    policy: what the person gave.
+    checkpoints: folder that python -m experiments.train writes.
     servo: the config's section of that name.
-    expected: NetworkConfig that the checkpoint must be of, None for any.
+    expected: the network that the checkpoint must be of.
+    flag: by which the person gave the folder, for messages.
 
   Raises:
     UserError, CheckpointError: there is no such policy, or it is of another network.
   """
-  if policy == "random":
-    return PolicySpec("random")
-  # JAX is imported only where a network decides: collectors at random start faster.
-  from hand_eye import checkpoint
-  from hand_eye import servo as servo_lib
-
-  path = _edge.require_folder(policy, "checkpoint", "python -m experiments.train")
+  path = _edge.require_folder(checkpoints, flag, "python -m experiments.train")
   _edge.build(servo_lib.ServoConfig, servo, "servo")
   weights = checkpoint.load_policy(path, step="best")
-  if expected is not None:
-    _train_config.check_network(weights.config, expected, f"--checkpoint={path}")
+  _train_config.check_network(weights.config, expected, f"--{flag}={path}")
   return PolicySpec(
     "servo",
-    version=f"{path.resolve().parent.name}-{weights.step}",
+    version=f"step-{weights.step}-{_fingerprint(weights)}",
     checkpoints=str(path.resolve()),
     step=weights.step,
     servo=tuple(sorted(dict(servo.items()).items())),
   )
+
+
+def _fingerprint(weights: checkpoint.PolicyWeights) -> str:
+  """Twelve hexadecimal digits that change with any weight."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves((weights.params, weights.batch_stats)):
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+  return digest.hexdigest()[:12]
 
 
 @functools.lru_cache(maxsize=4)
@@ -66,13 +83,10 @@ def make_policy(spec: PolicySpec) -> rollout.Policy:
   """The policy itself; in a process the same spec is loaded and compiled once."""
   if spec.name == "random":
     return baselines.RandomPolicy()
-  from hand_eye import checkpoint, network
-  from hand_eye import servo as servo_lib
-
   _edge.quieten_libraries()
   weights = checkpoint.load_policy(spec.checkpoints, step=spec.step)
   return servo_lib.ServoPolicy(
-    network.build_predictor(weights.config),
+    network_lib.build_predictor(weights.config),
     weights.params,
     weights.batch_stats,
     config=_edge.build(servo_lib.ServoConfig, dict(spec.servo), "servo"),

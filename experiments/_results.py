@@ -55,6 +55,7 @@ class Results:
   predictions: dict[str, np.ndarray] | None = None
   policies: dict[str, Rate] = field(default_factory=dict)
   rows: list[dict[str, Any]] = field(default_factory=list)
+  detectors: dict[str, dict[str, float | None]] = field(default_factory=dict)
   overlay: dict[str, np.ndarray] | None = None
   units_image: Path | None = None
   videos: list[Path] = field(default_factory=list)
@@ -97,6 +98,7 @@ def read(workdir: Path) -> Results:
   )
   results.rows = _edge.read_jsonl(workdir / "evaluate" / "rows.jsonl")
   summary = _read_json(workdir / "evaluate" / "summary.json")
+  results.detectors = summary.get("detectors", {})
   for name, policy in summary.get("policies", {}).items():
     results.policies[name] = Rate(int(policy["attempts"]), int(policy["successes"]))
   results.overlay = _read_npz(

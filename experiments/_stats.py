@@ -75,10 +75,10 @@ def auc_interval(
   num_resamples: int = 1000,
   seed: int = 0,
 ) -> tuple[float | None, float | None]:
-  """A 95 % interval of the AUC from redrawing groups (attempts) with replacement.
+  """A 95 % interval of the AUC from redrawing groups (scenes) with replacement.
 
-  Samples of one attempt share label and scene: taken as independent they would
-  promise too much.
+  Samples of one attempt share a label, attempts in one bin its objects: taken as
+  independent they would promise too much.
 
   Args:
     labels: [N] bool.

@@ -19,11 +19,11 @@ from data_pipeline import plan as plan_lib
 from data_pipeline import records, writer
 from envs import fleet, rollout, units
 from experiments import _edge, _policies, _train_config
+from experiments._seeds import Purpose, scene_seed
 
 # Which units and which objects a dataset of that name is made with.
 GROUPS = {"train": "training", "held_out": "held_out"}
-# Scene seeds of the groups are apart, so that no scene is ever in both.
-_SEED_SPAN = 100_000_000
+_PURPOSES = {"train": Purpose.TRAIN, "held_out": Purpose.HELD_OUT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,14 @@ class CollectConfig:
           raise ValueError(f"num_steps is {value}, expected numbers of at least 2")
       elif value < least:
         raise ValueError(f"{field.name} is {value}, expected at least {least}")
+
+  def deciding(self, name: str) -> dict[str, Any]:
+    """The fields on which the attempts of the dataset `name` depend."""
+    other = {"train": ("num_held_out", "num_held_out_units")}.get(
+      name, ("num_attempts", "num_units")
+    )
+    fields = dataclasses.asdict(self)
+    return {k: v for k, v in fields.items() if k not in ("num_workers", *other)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +123,12 @@ def collect(
     raise _edge.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
   settings = _edge.build(CollectConfig, config["collect"], "collect")
   network = _train_config.build_network(config["network"])
-  spec = _policies.make_spec(policy, config["servo"], network)
-  scenes = plan_scenes(settings, name, network.frame_size)
+  spec = (
+    _policies.RANDOM
+    if policy == "random"
+    else _policies.servo_spec(policy, config["servo"], network, flag="policy")
+  )
+  scenes = plan_scenes(settings, name, network.frame_size, round_number)
   shards = [
     tuple(scenes[i : i + settings.scenes_per_shard])
     for i in range(0, len(scenes), settings.scenes_per_shard)
@@ -129,13 +141,10 @@ def collect(
       num_shards=len(shards),
       frame_size=network.frame_size,
       config={
-        **{
-          key: value
-          for key, value in dataclasses.asdict(settings).items()
-          if key != "num_workers"
-        },
+        **settings.deciding(name),
         "policy": spec.name,
         "policy_version": spec.version,
+        "servo": dict(spec.servo),
         "round": round_number,
         "mujoco": versions["mujoco"],
       },
@@ -152,7 +161,7 @@ def collect(
 
 
 def plan_scenes(
-  settings: CollectConfig, name: str, frame_size: int
+  settings: CollectConfig, name: str, frame_size: int, round_number: int = 0
 ) -> list[rollout.SceneTask]:
   """The scenes of a dataset: units take turns, each scene has its own seed."""
   held_out = name == "held_out"
@@ -161,13 +170,14 @@ def plan_scenes(
     settings.num_held_out_units if held_out else settings.num_units, group
   )
   remaining = settings.num_held_out if held_out else settings.num_attempts
-  first_seed = _SEED_SPAN * (2 * settings.seed + held_out)
   scenes: list[rollout.SceneTask] = []
   while remaining > 0:
     scenes.append(
       rollout.SceneTask(
         unit=robots[len(scenes) % len(robots)],
-        scene_seed=first_seed + len(scenes),
+        scene_seed=scene_seed(
+          _PURPOSES[name], settings.seed, round_number, len(scenes)
+        ),
         num_attempts=min(settings.attempts_per_scene, remaining),
         num_steps=settings.num_steps,
         num_objects=settings.num_objects,

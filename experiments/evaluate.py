@@ -9,8 +9,8 @@ videos/, overlay.npz and units.png; the same command continues where it was.
 """
 
 import dataclasses
+import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from envs import fleet, rollout, units
+from envs import fleet, rollout, success, units
 from experiments import _edge, _media, _policies, _stats, _train_config
+from experiments._seeds import Purpose, scene_seed
 
 POLICIES = ("random", "servo")
-# Apart from the seeds of collected scenes: no evaluated scene was ever trained on.
-_FIRST_SEED = 1_000_000_000
+# Held-out units from this seed on: those below chose the best checkpoint.
+_FIRST_UNIT = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +100,14 @@ def evaluate(
     UserError, CheckpointError: something that the caller can mend.
   """
   settings = _edge.build(EvaluateConfig, config["evaluate"], "evaluate")
+  network = _train_config.build_network(config["network"])
   specs = {
-    name: _policies.make_spec(
-      str(checkpoint) if name == "servo" else name,
-      config["servo"],
-      _train_config.build_network(config["network"]),
-    )
+    name: _policies.RANDOM
+    if name == "random"
+    else _policies.servo_spec(checkpoint, config["servo"], network, flag="checkpoint")
     for name in settings.policies
   }
-  frame_size = _train_config.build_network(config["network"]).frame_size
-  scenes = plan_scenes(settings, frame_size)
+  scenes = plan_scenes(settings, network.frame_size)
   tasks = [EvaluationTask(spec, scene) for spec in specs.values() for scene in scenes]
   workdir = _edge.prepare_workdir(workdir)
   identity = {
@@ -117,7 +116,14 @@ def evaluate(
       for key, value in dataclasses.asdict(settings).items()
       if key not in ("num_workers", "num_videos", "video_size")
     },
-    "policies": {name: dataclasses.asdict(spec) for name, spec in specs.items()},
+    "policies": {
+      name: {"version": spec.version, "servo": dict(spec.servo)}
+      for name, spec in specs.items()
+    },
+    "cell": {
+      "frame_size": network.frame_size,
+      "mujoco": _edge.versions()["mujoco"],
+    },
   }
   _check_same(workdir / "config.json", identity)
 
@@ -126,7 +132,13 @@ def evaluate(
   _edge.write_atomically(
     workdir / "summary.json",
     _edge.to_json(
-      {"policies": summary, "config": identity, "versions": _edge.versions()}, indent=2
+      {
+        "policies": summary,
+        "detectors": detectors(rows),
+        "config": identity,
+        "versions": _edge.versions(),
+      },
+      indent=2,
     )
     + "\n",
   )
@@ -138,14 +150,14 @@ def evaluate(
 
 def plan_scenes(settings: EvaluateConfig, frame_size: int) -> list[rollout.SceneTask]:
   """The scenes that every policy meets, exactly `num_attempts` in all."""
-  robots = units.fleet_units(settings.num_units, "held_out")
+  robots = units.fleet_units(settings.num_units, "held_out", _FIRST_UNIT)
   scenes: list[rollout.SceneTask] = []
   remaining = settings.num_attempts
   while remaining > 0:
     scenes.append(
       rollout.SceneTask(
         unit=robots[len(scenes) % len(robots)],
-        scene_seed=_FIRST_SEED + 1_000_000 * settings.seed + len(scenes),
+        scene_seed=scene_seed(Purpose.EVALUATE, settings.seed, 0, len(scenes)),
         num_attempts=min(settings.attempts_per_scene, remaining),
         num_steps=(settings.num_steps,),
         num_objects=settings.num_objects,
@@ -205,6 +217,32 @@ def summarise(
   return summary
 
 
+def detectors(
+  rows: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, float | None]]:
+  """Precision and recall of the label's two detectors (Section 5.2), and of the label.
+
+  Against the simulator's truth, which is never trained on.
+  """
+  truth = np.array([bool(row["simulator_truth"]) for row in rows], bool)
+  said = {
+    "gripper reading": [
+      success.reading_says_grasped(row["gripper_reading"]) for row in rows
+    ],
+    "drop test": [bool(row["drop_test"]) for row in rows],
+    "label (either)": [bool(row["success"]) for row in rows],
+  }
+  table = {}
+  for name, values in said.items():
+    answers = np.array(values, bool)
+    hits = int(np.sum(answers & truth))
+    table[name] = {
+      "precision": hits / int(answers.sum()) if answers.any() else None,
+      "recall": hits / int(truth.sum()) if truth.any() else None,
+    }
+  return table
+
+
 def describe(summary: Mapping[str, Mapping[str, Any]]) -> str:
   """The result table for the terminal."""
   lines = [f"{'policy':<10} {'attempts':>8} {'success':>8}   95 % interval"]
@@ -252,10 +290,12 @@ def _film(
   settings: EvaluateConfig,
   workdir: Path,
 ) -> None:
-  """Films the servo in the first scenes and keeps a picture of one decision."""
+  """Films the servo in the first scenes and keeps a picture of one decision.
+
+  What is there already stays: the folder belongs to one configuration.
+  """
   folder = workdir / "videos"
-  shutil.rmtree(folder, ignore_errors=True)
-  folder.mkdir(parents=True)
+  folder.mkdir(parents=True, exist_ok=True)
   policy = _policies.make_policy(spec)
   chosen = [
     dataclasses.replace(scene, num_attempts=min(2, scene.num_attempts))
@@ -264,28 +304,29 @@ def _film(
   with _edge.progress(len(chosen) + 1, "film", "scenes") as bar:
     for scene in chosen:
       path = folder / f"servo-{scene.unit.name}-{scene.scene_seed}.mp4"
-      recorder = _media.VideoRecorder(path, settings.video_size)
-      rollout.run_scene(scene, policy, recorder)
-      recorder.close()
+      if not path.exists():
+        with _media.VideoRecorder(path, settings.video_size) as recorder:
+          rollout.run_scene(scene, policy, recorder)
       bar.update(1)
     overlay = _media.OverlayRecorder(settings.video_size)
     rollout.run_scene(chosen[0] if chosen else scenes[0], policy, overlay)
     if overlay.overlay:
-      np.savez_compressed(
-        workdir / "overlay.npz", allow_pickle=False, **overlay.overlay
-      )
+      buffer = io.BytesIO()
+      np.savez_compressed(buffer, allow_pickle=False, **overlay.overlay)
+      _edge.write_atomically(workdir / "overlay.npz", buffer.getvalue())
     bar.update(1)
 
 
 def _draw_units(settings: EvaluateConfig, path: Path) -> None:
+  held_out = min(settings.num_units, 3)
   robots = [
-    *units.fleet_units(6, "training"),
-    *units.fleet_units(settings.num_units, "held_out"),
+    *units.fleet_units(9 - held_out, "training"),
+    *units.fleet_units(held_out, "held_out", _FIRST_UNIT),
   ]
   image = _media.montage_of_units(robots, settings.num_objects, 200)
-  temporary = path.with_name(f".{path.name}")
-  Image.fromarray(image).save(temporary, format="png")
-  temporary.replace(path)
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, format="png")
+  _edge.write_atomically(path, buffer.getvalue())
 
 
 def _check_same(path: Path, identity: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from envs import units
@@ -31,8 +30,8 @@ def export(
   """Writes the policy of a training run to `out`, tests the file, returns its path.
 
   Args:
-    config: sections `network` (the checkpoint must be of it), `servo`, `collect` (for
-      the units, whose workspaces bound every command).
+    config: sections `network` (the checkpoint must be of it), `servo`. The
+      workspaces of all units bound every command.
     checkpoint_directory: `checkpoints` of a run of experiments.train.
     out: the file; replaced only by a whole one that passed its self-test.
     step: of the checkpoint, or `best` or `last`.
@@ -51,24 +50,15 @@ def export(
   weights = checkpoint.load_policy(folder, step=step)
   _train_config.check_network(weights.config, network, f"--checkpoint={folder}")
   _edge.prepare_workdir(out.absolute().parent, flag="out")
+  low, high = units.fleet_workspace()
   export_lib.write_policy(
     out,
     weights,
     settings,
-    workspace=workspace_of_fleet(config["collect"]),
+    workspace=commands.Workspace(low=low, high=high),
     about={"checkpoint": f"{folder.name}/{weights.step}", **_edge.versions()},
   )
   return out
-
-
-def workspace_of_fleet(section: Mapping[str, Any]) -> commands.Workspace:
-  """The box around the workspaces of all units that the config names."""
-  fleet = [
-    *units.fleet_units(section["num_units"], "training"),
-    *units.fleet_units(section["num_held_out_units"], "held_out"),
-  ]
-  lows, highs = zip(*(unit.workspace() for unit in fleet), strict=True)
-  return commands.Workspace(low=np.min(lows, axis=0), high=np.max(highs, axis=0))
 
 
 def define_flags() -> None:

@@ -80,12 +80,29 @@ def _evaluation(results: Results) -> str:
     command = _evaluate_command(results)
     return _page.section(heading, _page.missing("Evaluation", command))
   rows = [(name, rate) for name, rate in results.policies.items()]
-  tables = [_rates("policy", rows, "Objects and units never trained on.")]
+  caption = (
+    "Objects and units never trained on; the units are others than those that chose"
+    " the checkpoint, the families of objects are the same. Intervals (Wilson) take"
+    " attempts as independent, though a few share a bin."
+  )
+  tables = [_rates("policy", rows, caption)]
   by_unit = results.by("policy", "unit")
   if len({unit for _, unit in by_unit}) > 1:
     rows = [(" · ".join(key), rate) for key, rate in sorted(by_unit.items())]
     tables.append(_page.details("By unit", _rates("policy · unit", rows)))
+  if results.detectors:
+    header = ("against the simulator's truth", "precision", "recall")
+    cells = [
+      (name, *(_share(values.get(figure)) for figure in ("precision", "recall")))
+      for name, values in results.detectors.items()
+    ]
+    table = _page.table(header, cells, numbers=(1, 2))
+    tables.append(_page.details("How far the labels can be trusted", table))
   return _page.section(heading, *tables)
+
+
+def _share(value: float | None) -> str:
+  return "undefined" if value is None else f"{100 * value:.1f} %"
 
 
 def _rates(name: str, rows: Sequence[tuple[str, Rate]], caption: str = "") -> str:

@@ -2,7 +2,7 @@
 
 Renders one small image in a child process with EGL, then OSMesa. If neither works,
 installs Mesa's software renderers where that is allowed, else prints the one line to
-run. Uses the standard library only, so that it runs before anything else does.
+run.
 """
 
 import os
@@ -10,58 +10,9 @@ import shutil
 import subprocess
 import sys
 
+from envs import rendering
+
 PACKAGES = ("libegl1", "libgl1", "libosmesa6")
-# A context that hangs (a known trap of EGL on shared GPUs) must not stop the set-up.
-TIMEOUT_SECONDS = 60.0
-
-_RENDER = """
-import mujoco
-model = mujoco.MjModel.from_xml_string(
-  '<mujoco><worldbody><light pos="0 0 2"/><geom size=".1"/></worldbody></mujoco>')
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-with mujoco.Renderer(model, 32, 32) as renderer:
-  renderer.update_scene(data)
-  assert renderer.render().max() > 0, 'the image is black'
-"""
-
-
-def backends() -> tuple[str, ...]:
-  """The values of MUJOCO_GL to try: the one that is set, else this system's."""
-  chosen = os.environ.get("MUJOCO_GL")
-  if chosen:
-    return (chosen,)
-  return ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
-
-
-def can_render(backend: str, timeout: float = TIMEOUT_SECONDS) -> tuple[bool, str]:
-  """Draws an image in a child process. Returns (worked, last line of its error)."""
-  environment = dict(os.environ, MUJOCO_GL=backend)
-  # PyOpenGL must follow MuJoCo's choice, whatever the caller's environment says.
-  environment.pop("PYOPENGL_PLATFORM", None)
-  try:
-    done = subprocess.run(
-      [sys.executable, "-c", _RENDER],
-      env=environment,
-      capture_output=True,
-      text=True,
-      timeout=timeout,
-    )
-  except subprocess.TimeoutExpired:
-    return False, f"no image after {timeout:.0f} s"
-  lines = [line for line in done.stderr.splitlines() if line.strip()]
-  return done.returncode == 0, lines[-1].strip() if lines else ""
-
-
-def working_backend() -> tuple[str | None, list[str]]:
-  """The first backend that draws, and what was wrong with those before it."""
-  reasons: list[str] = []
-  for backend in backends():
-    worked, reason = can_render(backend)
-    if worked:
-      return backend, reasons
-    reasons.append(f"{backend}: {reason or 'failed'}")
-  return None, reasons
 
 
 def _privilege() -> list[str] | None:
@@ -94,10 +45,10 @@ def install() -> bool:
 
 
 def main() -> int:
-  backend, reasons = working_backend()
-  mesa = "egl" in backends() or "osmesa" in backends()
+  backend, reasons = rendering.working_backend()
+  mesa = os.environ.get("MUJOCO_GL") in (None, "", *rendering.BACKENDS)
   if backend is None and mesa and install():
-    backend, reasons = working_backend()
+    backend, reasons = rendering.working_backend()
   if backend is not None:
     print(f"Rendering works with MUJOCO_GL={backend}")
     return 0

@@ -48,6 +48,11 @@ def train(
   """
   network = _train_config.build_network(config["network"])
   settings = _train_config.build_train(config["train"])
+  if jax.process_count() > 1:
+    raise _edge.UserError(
+      f"{jax.process_count()} processes were joined, but training runs on one host so"
+      " far: every host would train on the same samples"
+    )
   devices = len(jax.devices())
   for name in ("batch_size", "eval_batch_size"):
     if getattr(settings, name) % devices:
@@ -81,6 +86,8 @@ def open_data(
     if not folders:
       raise _edge.UserError(f"--{flag} is needed: one or more folders of datasets")
     datasets = []
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+      raise _edge.UserError(f"--{flag} names a folder twice: {list(map(str, folders))}")
     for folder in folders:
       path = _edge.require_folder(folder, flag, "python -m experiments.collect")
       datasets.append(source.open_dataset(path))
@@ -97,19 +104,14 @@ def open_data(
       f"--data: {successes} of {len(train)} attempts succeeded; there is nothing to"
       " tell apart. Collect more attempts"
     )
-  shared = _scenes(train) & _scenes(held)
+  shared = sorted(set(train.attempts.unit) & set(held.attempts.unit))
   if shared:
-    unit, scene = sorted(shared)[0]
     raise _edge.UserError(
-      f"--held_out shares {len(shared)} scenes with --data (unit {unit}, scene seed"
-      f" {scene}, for one): a network can know a scene again. Hold out other scenes"
+      f"--held_out shares {len(shared)} units with --data ({shared[0]}, for one): a"
+      " network knows a robot, and its bin, again. Hold out other units, as"
+      " python -m experiments.collect --name=held_out does"
     )
   return train, held
-
-
-def _scenes(dataset: source.Dataset) -> set[tuple[str, int]]:
-  attempts = dataset.attempts
-  return set(zip(attempts.unit.tolist(), attempts.scene_seed.tolist(), strict=True))
 
 
 def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:

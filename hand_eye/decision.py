@@ -14,6 +14,10 @@ import numpy as np
 Limits = tuple[np.ndarray, np.ndarray]  # Lowest and highest pose, float32[4] each.
 
 
+# Metres by which a table may lie outside the workspace: float32 rounding, no more.
+_TABLE_SLACK = 1e-4
+
+
 class Action(enum.IntEnum):
   """What Algorithm 1 can answer, and HOLD where there is no answer to give."""
 
@@ -137,6 +141,8 @@ def answer(
       return hold(f"the {name} is not finite")
   if np.any(low > high):
     return hold("the workspace is empty")
+  if not low[2] - _TABLE_SLACK <= observation.table_height <= high[2] + _TABLE_SLACK:
+    return hold("the table height is outside the workspace")
   is_last = bool(observation.step >= observation.num_steps)
   arrays = call(
     np.asarray(observation.pregrasp_image),

@@ -72,8 +72,8 @@ def train() -> ConfigDict:
       "eval_every": 200,
       # Averages over about 200 steps: short enough to follow a short run.
       "ema_decay": 0.995,
-      # Off: all cameras look over the same shoulder, and in so short a run a network
-      # that has to learn the mirrored half as well knows less of the real one.
+      # Off: a mirrored image belongs to a mirrored command only where the camera looks
+      # along the x axis, and the cell's cameras look across it, over one shoulder.
       "mirror_probability": 0.0,
       "jitter": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
       # Decoded frames are kept in memory where they fit into this.

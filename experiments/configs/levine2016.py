@@ -24,11 +24,17 @@ def get_config() -> ConfigDict:
   config.collect.num_held_out = 10_000
   config.collect.num_units = 14
   config.collect.num_held_out_units = 4
-  config.collect.num_shards = 1024
+  config.collect.attempts_per_scene = 16
+  config.collect.scenes_per_shard = 4  # 64 attempts of up to 10 images: about 20 MB
+  config.collect.num_objects = 12
+  config.collect.num_steps = tuple(range(2, 11))
+  config.servo = ConfigDict({"close_ratio": 0.9, "raise_ratio": 0.5})
   config.evaluate.num_attempts = 400
+  config.evaluate.num_objects = 12
+  config.evaluate.num_steps = 10
 
   train = config.train
-  train.phases = ((20_000, 0.01), (60_000, 0.07), (320_000, 1.0))
+  train.phases = ((20_000, 0.01), (60_000, 0.13), (320_000, 1.0))
   train.batch_size = 64
   train.eval_batch_size = 64
   train.log_every = 100

@@ -2,14 +2,25 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_pipeline import source
-from experiments import _edge, _stats, collect, demo, evaluate
+from data_pipeline import plan, source
+from experiments import (
+  _edge,
+  _seeds,
+  _stats,
+  _train_config,
+  collect,
+  demo,
+  evaluate,
+  train,
+)
 from experiments.configs import demo as demo_config
+from hand_eye import servo
 
 
 def tiny_config():
@@ -82,15 +93,58 @@ def test_a_collection_has_the_number_asked_for_and_can_go_on(tmp_path):
   assert file_hashes(directory) == whole
 
 
-def test_units_and_scenes_of_the_two_datasets_never_mix():
-  settings = _edge.build(collect.CollectConfig, tiny_config().collect, "collect")
-  train = collect.plan_scenes(settings, "train", 72)
-  held_out = collect.plan_scenes(settings, "held_out", 72)
-  assert sum(scene.num_attempts for scene in train) == 20
-  assert sum(scene.num_attempts for scene in held_out) == 8
-  assert not {s.unit.name for s in train} & {s.unit.name for s in held_out}
-  assert not {s.scene_seed for s in train} & {s.scene_seed for s in held_out}
-  assert {s.object_group for s in held_out} == {"held_out"}
+def test_units_and_scenes_of_different_purposes_never_mix():
+  config = tiny_config()
+  seeds, cameras = [], {"train": set(), "held_out": set(), "evaluate": set()}
+  for seed in (0, 1, 5, 100):
+    config.collect.seed = config.evaluate.seed = seed
+    settings = _edge.build(collect.CollectConfig, config.collect, "collect")
+    evaluation = _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+    for round_number in (0, 1):
+      for name, count in (("train", 20), ("held_out", 8)):
+        scenes = collect.plan_scenes(settings, name, 72, round_number)
+        assert sum(scene.num_attempts for scene in scenes) == count
+        seeds += [scene.scene_seed for scene in scenes]
+        cameras[name] |= {scene.unit.camera for scene in scenes}
+    scenes = evaluate.plan_scenes(evaluation, 72)
+    assert {scene.object_group for scene in scenes} == {"held_out"}
+    seeds += [scene.scene_seed for scene in scenes]
+    cameras["evaluate"] |= {scene.unit.camera for scene in scenes}
+  assert len(seeds) == len(set(seeds)) and max(seeds) < 2**63
+  assert len(set.union(*cameras.values())) == sum(map(len, cameras.values()))
+
+
+def test_seeds_out_of_range_are_refused():
+  with pytest.raises(_edge.UserError, match="round is 10000"):
+    _seeds.scene_seed(_seeds.Purpose.TRAIN, 0, 10_000, 0)
+
+
+def test_changing_one_dataset_leaves_the_other_resumable(tmp_path):
+  config = tiny_config()
+  config.collect.num_workers = 1
+  directory = collect.collect(config, tmp_path, "held_out")
+  config.collect.num_attempts = 99
+  assert collect.collect(config, tmp_path, "held_out") == directory
+  config.collect.num_held_out = 99
+  with pytest.raises(plan.DatasetError, match="num_held_out"):
+    collect.collect(config, tmp_path, "held_out")
+
+
+def test_detectors_are_measured_against_the_truth():
+  def row(reading, drop, truth):
+    return {
+      "gripper_reading": reading,
+      "drop_test": drop,
+      "success": reading > 0.01 or drop,
+      "simulator_truth": truth,
+    }
+
+  rows = [row(0.03, True, True), row(0.0, True, True), row(0.0, True, False)]
+  table = evaluate.detectors([*rows, row(0.0, False, True)])
+  assert table["gripper reading"] == {"precision": 1.0, "recall": 1 / 3}
+  assert table["drop test"] == {"precision": 2 / 3, "recall": 2 / 3}
+  assert table["label (either)"] == {"precision": 2 / 3, "recall": 2 / 3}
+  assert evaluate.detectors([])["drop test"] == {"precision": None, "recall": None}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +189,9 @@ def finished(tmp_path_factory):
 
 def test_the_demo_leaves_everything_it_promises(finished):
   page = (finished / "report.html").read_text(encoding="utf-8")
-  assert "<video" in page and "random" in page and "servo" in page
+  assert page.count("<video") == 1
+  for policy in ("random", "servo"):
+    assert re.search(rf"<td[^>]*>{policy}</td>", page), policy
   assert (finished / "policy.hep").stat().st_size > 10_000
   assert (finished / "evaluate" / "units.png").is_file()
   assert len(list((finished / "evaluate" / "videos").glob("*.mp4"))) == 1
@@ -163,3 +219,24 @@ def test_an_evaluation_of_other_settings_is_refused(finished):
   config.evaluate.num_steps = 4
   with pytest.raises(_edge.UserError, match=r"evaluate\.num_steps"):
     evaluate.evaluate(config, finished / "train" / "checkpoints", finished / "evaluate")
+
+
+@pytest.mark.parametrize("path", sorted(_edge.CONFIGS.glob("[a-z]*.py")), ids=str)
+def test_every_section_of_every_config_builds(path):
+  config = _edge.load_config(path)
+  _train_config.build_network(config.network)
+  _train_config.build_train(config.train)
+  _edge.build(collect.CollectConfig, config.collect, "collect")
+  _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+  _edge.build(servo.ServoConfig, config.servo, "servo")
+
+
+def test_an_evaluation_of_other_weights_is_refused(finished, tmp_path):
+  config = tiny_config()
+  config.train.seed = 1
+  data = finished / "data"
+  train.train(
+    config, [data / "train" / "1.0.0"], [data / "held_out" / "1.0.0"], tmp_path / "run"
+  )
+  with pytest.raises(_edge.UserError, match=r"policies\.servo"):
+    evaluate.evaluate(config, tmp_path / "run" / "checkpoints", finished / "evaluate")

@@ -2,18 +2,24 @@
 
 import subprocess
 
+from envs import rendering
 from experiments import setup_gl
 
 
 def test_the_backend_that_is_set_is_the_only_one_tried(monkeypatch):
+  tried = []
+  monkeypatch.setattr(
+    rendering, "can_render", lambda backend: (bool(tried.append(backend)), "broken")
+  )
   monkeypatch.setenv("MUJOCO_GL", "osmesa")
-  assert setup_gl.backends() == ("osmesa",)
+  assert rendering.working_backend() == (None, ["osmesa: broken"])
   monkeypatch.delenv("MUJOCO_GL")
-  assert len(setup_gl.backends()) >= 1
+  assert rendering.working_backend()[0] is None
+  assert tried == ["osmesa", "egl", "osmesa"]
 
 
 def test_a_backend_that_does_not_exist_is_refused():
-  worked, reason = setup_gl.can_render("paper")
+  worked, reason = rendering.can_render("paper")
   assert not worked
   assert "paper" in reason
 
@@ -22,14 +28,13 @@ def test_a_renderer_that_hangs_is_given_up(monkeypatch):
   def hang(*_, **__):
     raise subprocess.TimeoutExpired("python", 3)
 
-  monkeypatch.setattr(setup_gl.subprocess, "run", hang)
-  assert setup_gl.can_render("egl", timeout=3) == (False, "no image after 3 s")
+  monkeypatch.setattr(rendering.subprocess, "run", hang)
+  assert rendering.can_render("egl", timeout=3) == (False, "no image after 3 s")
 
 
 def test_without_permission_the_one_line_is_printed(monkeypatch, capsys):
   monkeypatch.delenv("MUJOCO_GL", raising=False)
-  monkeypatch.setattr(setup_gl, "backends", lambda: ("egl", "osmesa"))
-  monkeypatch.setattr(setup_gl, "can_render", lambda backend: (False, "no library"))
+  monkeypatch.setattr(rendering, "can_render", lambda backend: (False, "no library"))
   monkeypatch.setattr(setup_gl, "_privilege", lambda: None)
   assert setup_gl.main() == 1
   lines = capsys.readouterr().err.strip().splitlines()
@@ -41,9 +46,8 @@ def test_without_permission_the_one_line_is_printed(monkeypatch, capsys):
 def test_what_works_after_installing_is_used(monkeypatch, capsys):
   monkeypatch.delenv("MUJOCO_GL", raising=False)
   installed = []
-  monkeypatch.setattr(setup_gl, "backends", lambda: ("egl", "osmesa"))
   monkeypatch.setattr(
-    setup_gl, "can_render", lambda backend: (bool(installed) and backend == "egl", "")
+    rendering, "can_render", lambda backend: (bool(installed) and backend == "egl", "")
   )
   monkeypatch.setattr(setup_gl, "install", lambda: installed.append(1) or True)
   assert setup_gl.main() == 0

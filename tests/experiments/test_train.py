@@ -40,7 +40,9 @@ def data(tmp_path_factory):
   root = tmp_path_factory.mktemp("data")
   return (
     testing.write_synthetic_dataset(root, "train", num_attempts=48, seed=0),
-    testing.write_synthetic_dataset(root, "held_out", num_attempts=24, seed=1),
+    testing.write_synthetic_dataset(
+      root, "held_out", num_attempts=24, first_unit=4, seed=1
+    ),
   )
 
 
@@ -190,7 +192,7 @@ def test_data_must_be_there_and_apart(data, tmp_path):
     train.open_data([], [data[1]], 72)
   with pytest.raises(_edge.UserError, match="--held_out=.*does not exist"):
     train.open_data([data[0]], [tmp_path / "nothing"], 72)
-  with pytest.raises(_edge.UserError, match="shares 48 scenes"):
+  with pytest.raises(_edge.UserError, match="shares 4 units"):
     train.open_data([data[0]], [data[0]], 72)
   merged, _ = train.open_data([data[0]], [data[1]], 72)
   assert len(merged) == 48

@@ -115,6 +115,11 @@ def test_raising_stays_below_the_ceiling():
   np.testing.assert_allclose(POSE[2] + made.command[2], 0.05, atol=1e-6)
 
 
+def test_a_table_outside_the_workspace_holds():
+  made = _policy(_towards([0.08, 0.05]))(Observation(table_height=-0.5), _key())
+  assert made.action == Action.HOLD and "table height" in made.reason
+
+
 def test_closes_where_it_is_best():
   made = _policy(_towards([0.0, 0.0]))(Observation(), _key())
   assert made.close and made.evidence["action"] == "close"
