@@ -38,7 +38,7 @@ class Decision(NamedTuple):
 
   command: np.ndarray  # float32[5], the next motion; ignored when closing
   close: bool
-  evidence: dict[str, Any] = {}  # noqa: RUF012 - never written to
+  evidence: dict[str, Any] = {}  # never written to
 
 
 class Policy(Protocol):
