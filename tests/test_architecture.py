@@ -170,3 +170,25 @@ def test_a_planted_place_is_caught(text):
 
 def test_ordinary_text_names_no_place():
   assert not named_places("data/home/run, ./work/x, --workdir=/path/to/runs, a/root/b")
+
+
+@pytest.mark.parametrize("page", ["README.md", "WORKSPACE.md"])
+def test_pages_link_to_what_is_there_and_have_no_gaps(page):
+  text = (ROOT / page).read_text(encoding="utf-8")
+  for target in re.findall(r"\]\(([^)#]+)\)", text):
+    assert (ROOT / target).exists(), f"{page} links to {target}"
+  gaps = set(re.findall(r"\b[A-Z]{3,}_[A-Z]{3,}\b", text)) - {
+    "HELD_OUT",
+    "SCHEMA_VERSION",
+  }
+  assert not gaps
+
+
+def test_the_map_names_every_module():
+  text = (ROOT / "WORKSPACE.md").read_text(encoding="utf-8")
+  for room in ("hand_eye", "envs", "data_pipeline", "experiments"):
+    for path in (ROOT / room).glob("*.py"):
+      if path.name != "__init__.py":
+        assert f"`{path.name}`" in text, (
+          f"WORKSPACE.md does not name {room}/{path.name}"
+        )
