@@ -7,6 +7,8 @@ in any order, gives the same.
 import concurrent.futures
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -51,7 +53,10 @@ def map_unordered(
     return
   # Spawned, not forked: a GL context or a JAX runtime does not survive a fork.
   pool = concurrent.futures.ProcessPoolExecutor(
-    num_workers, mp_context=multiprocessing.get_context("spawn")
+    num_workers,
+    mp_context=multiprocessing.get_context("spawn"),
+    initializer=_end_with_parent,
+    initargs=(os.getpid(),),
   )
   try:
     futures = {pool.submit(function, task): i for i, task in enumerate(tasks)}
@@ -60,7 +65,18 @@ def map_unordered(
   except BrokenProcessPool as error:
     raise WorkerDiedError(
       "a worker process died, killed or out of memory; finished work is kept: run the"
-      " same command again, with fewer --num_workers if memory was short"
+      " same command again, with fewer workers (num_workers) if memory was short"
     ) from error
   finally:
     pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent(parent: int) -> None:
+  """Ends this worker soon after its parent is gone, even if that was killed."""
+
+  def watch() -> None:
+    while os.getppid() == parent:
+      time.sleep(1.0)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()

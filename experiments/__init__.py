@@ -1,0 +1,12 @@
+"""The programs that join the three packages; see WORKSPACE.md."""
+
+import os
+import sys
+
+# MuJoCo answers a backend that it does not know with a traceback, when it is imported.
+_BACKENDS = ("egl", "osmesa", "glfw")
+if os.environ.get("MUJOCO_GL", "egl") not in _BACKENDS:
+  sys.exit(
+    f"error: MUJOCO_GL is {os.environ['MUJOCO_GL']!r}, expected one of"
+    f" {', '.join(_BACKENDS)}; unset it to have one chosen"
+  )

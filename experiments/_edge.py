@@ -74,7 +74,8 @@ def run(
 
 def quieten_libraries() -> None:
   """Hides what Orbax says of healthy runs; worker processes call it for themselves."""
-  logging.get_absl_handler().addFilter(
+  # Of the logger, not its handler: worker processes have another one.
+  logging.get_absl_logger().addFilter(
     lambda record: (
       "orbax" not in record.pathname
       or record.levelno >= standard_logging.ERROR
@@ -147,7 +148,10 @@ def load_config(path: str | Path) -> ConfigDict:
   spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:
+    raise UserError(f"--config={path}: {type(error).__name__}: {error}") from error
   if not hasattr(module, "get_config"):
     raise UserError(f"--config={path}: the file defines no get_config()")
   config = module.get_config()

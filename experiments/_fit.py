@@ -96,7 +96,8 @@ class Fit:
             row = meter.row(batches.phase)
             log.write(row)
             bar.set_postfix_str(
-              f"loss {row['loss']:.3f}, waiting {100 * row['wait_share']:.0f} %"
+              f"loss {row['loss']:.3f}, waiting {100 * row['wait_share']:.0f} %",
+              refresh=False,
             )
           if is_due:
             row = evaluate(state).row(intervals=False)

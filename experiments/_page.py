@@ -52,7 +52,7 @@ p, li { max-width: 46rem; }
 .missing code { display: block; overflow-x: auto; white-space: pre; font-size: .85rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .3rem 0; }
+caption { text-align: left; padding: .3rem 0; white-space: normal; }
 th, td { text-align: left; padding: .4rem .9rem .4rem 0;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-size: .82rem; font-weight: 600; color: var(--soft); }

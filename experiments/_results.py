@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments import _edge, _stats
+from hand_eye import runtime
 
 BASELINE = "random"
 
@@ -111,7 +112,7 @@ def read(workdir: Path) -> Results:
   policy_file = workdir / "policy.hep"
   if policy_file.is_file():
     results.policy_file = policy_file
-    results.policy_manifest = _read_manifest(policy_file)
+    results.policy_manifest = runtime.read_manifest(policy_file)
   results.seconds = _read_json(workdir / "demo.json").get("seconds", {})
   return results
 
@@ -142,16 +143,6 @@ def _read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | No
       f"{path}: lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}"
     )
   return arrays
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-  try:
-    with zipfile.ZipFile(path) as archive:
-      return json.loads(archive.read("manifest.json"))
-  except (zipfile.BadZipFile, KeyError, ValueError) as error:
-    raise _edge.UserError(
-      f"{path}: no exported policy ({error}); export it again"
-    ) from error
 
 
 def _dataset_facts(folder: Path) -> DatasetFacts:

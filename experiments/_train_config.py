@@ -107,6 +107,11 @@ def build_train(section: Mapping[str, Any]) -> TrainConfig:
     raise _edge.UserError(f"config.train: {error}") from error
   if optimizer.get("decay_steps") is None:
     optimizer["decay_steps"] = int(sum(steps for steps, _ in values["phases"]))
+  if optimizer.get("warmup_steps", 0) >= optimizer["decay_steps"]:
+    raise _edge.UserError(
+      f"config.train.optimizer.warmup_steps is {optimizer['warmup_steps']}, but the run"
+      f" has {optimizer['decay_steps']} steps (phases); warm up for fewer"
+    )
   return _edge.build(
     TrainConfig,
     values,

@@ -17,7 +17,7 @@ from absl import flags
 
 from data_pipeline import plan as plan_lib
 from data_pipeline import records, writer
-from envs import fleet, rollout, units
+from envs import fleet, objects, rollout, units
 from experiments import _edge, _policies, _train_config
 from experiments._seeds import Purpose, scene_seed
 
@@ -60,10 +60,14 @@ class CollectConfig:
       value = getattr(self, field.name)
       least = 0 if field.name in ("seed", "num_workers") else 1
       if field.name == "num_steps":
-        if not value or min(value) < 2:
-          raise ValueError(f"num_steps is {value}, expected numbers of at least 2")
+        if not value or any(int(t) != t or t < 2 for t in value):
+          raise ValueError(f"num_steps is {value}, expected whole numbers from 2")
       elif value < least:
         raise ValueError(f"{field.name} is {value}, expected at least {least}")
+    if self.num_objects > objects.MOST:
+      raise ValueError(
+        f"num_objects is {self.num_objects}, but a bin holds at most {objects.MOST}"
+      )
 
   def deciding(self, name: str) -> dict[str, Any]:
     """The fields on which the attempts of the dataset `name` depend."""
@@ -202,7 +206,12 @@ def collect_shard(task: ShardTask) -> ShardReport:
       attempts += len(result.attempts)
       diverged += result.diverged
       strays += result.strays
-  return ShardReport(attempts, successes, diverged, strays)
+  report = ShardReport(attempts, successes, diverged, strays)
+  # Here, not where results are gathered: a shard that is finished has its row even if
+  # the program was interrupted meanwhile.
+  log = _edge.JsonLines(Path(task.directory).parent / "collection.jsonl")
+  log.write({"shard": task.shard, **dataclasses.asdict(report)})
+  return report
 
 
 def to_record(attempt: rollout.Attempt, task: ShardTask) -> records.AttemptRecord:
@@ -234,20 +243,18 @@ def _run(
   tasks: list[ShardTask], directory: Path, num_attempts: int, num_workers: int
 ) -> None:
   missing = sum(s.num_attempts for task in tasks for s in task.scenes)
-  log = _edge.JsonLines(directory.parent / "collection.jsonl")
   attempts = successes = 0
   with _edge.progress(
     num_attempts, f"collect {directory.parent.name}", "attempts",
     initial=num_attempts - missing,
   ) as bar:  # fmt: skip
-    for index, report in fleet.map_unordered(
-      collect_shard, tasks, num_workers=num_workers
-    ):
+    for _, report in fleet.map_unordered(collect_shard, tasks, num_workers=num_workers):
       attempts += report.attempts
       successes += report.successes
-      log.write({"shard": tasks[index].shard, **dataclasses.asdict(report)})
       bar.update(report.attempts)
-      bar.set_postfix_str(f"success {100 * successes / max(attempts, 1):.0f} %")
+      bar.set_postfix_str(
+        f"success {100 * successes / max(attempts, 1):.0f} %", refresh=False
+      )
 
 
 def define_flags() -> None:

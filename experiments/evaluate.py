@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from envs import fleet, rollout, success, units
+from envs import fleet, objects, rollout, success, units
 from experiments import _edge, _media, _policies, _stats, _train_config
 from experiments._seeds import Purpose, scene_seed
 
@@ -58,16 +58,22 @@ class EvaluateConfig:
 
   def __post_init__(self) -> None:
     unknown = sorted(set(self.policies) - set(POLICIES))
-    if unknown or not self.policies:
+    if unknown or not self.policies or len(set(self.policies)) < len(self.policies):
       raise ValueError(f"policies is {self.policies}, expected some of {POLICIES}")
+    if self.num_objects > objects.MOST:
+      raise ValueError(
+        f"num_objects is {self.num_objects}, but a bin holds at most {objects.MOST}"
+      )
+    if self.num_workers < 0 or self.num_videos < 0:
+      raise ValueError("num_workers and num_videos: expected at least 0")
     for name in ("num_attempts", "num_units", "attempts_per_scene", "num_objects"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
     if self.num_steps < 2:
       raise ValueError(f"num_steps is {self.num_steps}, expected at least 2")
-    if self.video_size % 2 or self.video_size < 64:
+    if self.video_size % 2 or not 64 <= self.video_size <= 1024:
       raise ValueError(
-        f"video_size is {self.video_size}, expected an even number of at least 64"
+        f"video_size is {self.video_size}, expected an even number from 64 to 1024"
       )
 
 
@@ -302,8 +308,8 @@ def _film(
     for scene in scenes[: settings.num_videos]
   ]
   with _edge.progress(len(chosen) + 1, "film", "scenes") as bar:
-    for scene in chosen:
-      path = folder / f"servo-{scene.unit.name}-{scene.scene_seed}.mp4"
+    for number, scene in enumerate(chosen):
+      path = folder / f"servo-{scene.unit.name}-scene-{number}.mp4"
       if not path.exists():
         with _media.VideoRecorder(path, settings.video_size) as recorder:
           rollout.run_scene(scene, policy, recorder)

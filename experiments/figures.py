@@ -81,7 +81,9 @@ def learning_curves(
       axes.set_xlabel("training step")
       axes.margins(x=0.02)
       if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=9, loc="best")
+        axes.legend(
+          fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+        )
     return (
       _svg(loss_figure, "loss", "Loss against training steps"),
       _svg(auc_figure, "auc", "Held-out AUC against training steps"),

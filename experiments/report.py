@@ -267,7 +267,11 @@ def _export(results: Results) -> str:
       rows.append((key.replace("_", " "), str(value)))
     elif isinstance(value, list) and all(isinstance(v, str | int) for v in value):
       rows.append((key.replace("_", " "), ", ".join(map(str, value))))
-  words = "It was loaded again and gave its stored answer to its stored input."
+  words = (
+    "The file's checksums were checked for this page. When it was exported it was"
+    " loaded again and gave its stored answer to its stored input, as it must wherever"
+    " it is loaded."
+  )
   return _page.section(
     heading, _page.paragraph(words), _page.table(("", ""), rows, wrap=(1,))
   )

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from envs import rendering
 
@@ -44,7 +45,11 @@ def install() -> bool:
   return False
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
+  """Checks, and installs if need be. Returns the status that the program ends with."""
+  if arguments:
+    print(__doc__)
+    return 0 if "--help" in arguments else 2
   backend, reasons = rendering.working_backend()
   mesa = os.environ.get("MUJOCO_GL") in (None, "", *rendering.BACKENDS)
   if backend is None and mesa and install():
@@ -63,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(main(sys.argv[1:]))

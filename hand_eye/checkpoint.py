@@ -14,6 +14,7 @@ a rename, so a killed process leaves no half checkpoint behind.
 
 import base64
 import dataclasses
+import hashlib
 import importlib.metadata
 import math
 import pathlib
@@ -158,6 +159,7 @@ class Checkpointer:
       "experiment": self._experiment,
       "inputs": input_shapes(self._config),
       "shapes": {"policy": _shapes(policy), "state": _shapes(rest)},
+      "sha256": {"policy": _sha256(policy), "state": _sha256(rest)},
       "software": software_versions(),
     }
     self._manager.save(
@@ -198,6 +200,7 @@ class Checkpointer:
       state=ocp.args.StandardRestore(_abstract(rest)),
       data=ocp.args.JsonRestore(),
     )
+    _check_sha256(info, where, policy=restored["policy"], state=restored["state"])
     restored_state = training.TrainState(
       ema_params=restored["policy"]["params"],
       ema_batch_stats=restored["policy"]["batch_stats"],
@@ -225,7 +228,8 @@ def load_policy(
     wanted = named[step](manager, directory) if isinstance(step, str) else step
     step = _choose(manager, directory, wanted)
     where = directory / str(step)
-    config = _config_of(_read_info(manager, step, where), where)
+    info = _read_info(manager, step, where)
+    config = _config_of(info, where)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, batch_stats = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
@@ -234,6 +238,7 @@ def load_policy(
     template = {"params": params, "batch_stats": batch_stats}
     restored = _read(manager, step, where, policy=ocp.args.StandardRestore(template))
   weights = jax.tree.map(np.asarray, restored["policy"])
+  _check_sha256(info, where, policy=weights)
   return PolicyWeights(config, weights["params"], weights["batch_stats"], step)
 
 
@@ -292,6 +297,23 @@ def _shapes(tree: Any) -> dict[str, Any]:
     ]
     for path, leaf in leaves
   }
+
+
+def _sha256(tree: Any) -> str:
+  """Checksum of the values of a tree, hexadecimal; waits for them to be computed."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(jax.device_get(tree)):
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def _check_sha256(info: dict[str, Any], where: pathlib.Path, **trees: Any) -> None:
+  for name, tree in trees.items():
+    if _sha256(tree) != info.get("sha256", {}).get(name):
+      raise CheckpointError(
+        f"{where} is damaged: the {name} is not what was saved. Use another checkpoint"
+        " of the run, or remove this one and train on from the one before."
+      )
 
 
 def _check_config(

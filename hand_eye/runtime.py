@@ -182,7 +182,7 @@ def _read_members(path: pathlib.Path) -> dict[str, bytes]:
 def _read_manifest(path: pathlib.Path, members: Mapping[str, bytes]) -> dict[str, Any]:
   try:
     manifest = json.loads(members["manifest.json"])
-    found = manifest["format"]
+    found, checksums = manifest["format"], manifest.get("sha256")
   except (KeyError, TypeError, ValueError) as error:
     raise PolicyFileError(
       f"{path} is damaged or no policy file: it has no manifest."
@@ -192,7 +192,9 @@ def _read_manifest(path: pathlib.Path, members: Mapping[str, bytes]) -> dict[str
       f"{path} has format {found!r}, this program reads {FORMAT}: export the policy"
       " again with this version, or use the version that wrote it."
     )
-  for name, checksum in manifest["sha256"].items():
+  if not isinstance(checksums, dict):
+    raise PolicyFileError(f"{path} is damaged: its manifest has no checksums.")
+  for name, checksum in checksums.items():
     if hashlib.sha256(members.get(name, b"")).hexdigest() != checksum:
       raise PolicyFileError(
         f"{path} is damaged: {name} does not match its checksum. Copy it again."

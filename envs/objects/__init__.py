@@ -3,6 +3,7 @@
 from envs.objects.families import (
   FAMILIES,
   HELD_OUT,
+  MOST,
   TRAINING,
   add_objects,
   sample_object,
@@ -13,6 +14,7 @@ from envs.objects.shapes import ObjectSpec, Part
 __all__ = [
   "FAMILIES",
   "HELD_OUT",
+  "MOST",
   "TRAINING",
   "ObjectSpec",
   "Part",

@@ -12,6 +12,8 @@ import numpy as np
 
 from envs.objects.shapes import ObjectSpec, Part, add_object
 
+MOST = 40  # objects in a bin: more lie above its rim
+
 Family = Callable[[np.random.Generator], tuple[Part, ...]]
 
 _LYING = (float(np.sqrt(0.5)), 0.0, float(np.sqrt(0.5)), 0.0)  # z axis along x

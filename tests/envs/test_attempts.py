@@ -2,6 +2,10 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +191,36 @@ def test_who_knows_where_a_box_lies_can_grasp_it():
   assert len(held) >= 4
   for outcome in held:
     assert outcome.success and outcome.grasped == "box-0"
+
+
+def test_workers_end_with_their_parent(tmp_path):
+  program = tmp_path / "parent.py"
+  program.write_text(
+    "import os, time\n"
+    "from envs import fleet\n"
+    "def sleep(_):\n"
+    "  print(os.getpid(), flush=True)\n"
+    "  time.sleep(60)\n"
+    "if __name__ == '__main__':\n"
+    "  list(fleet.map_unordered(sleep, [1, 2], num_workers=2))\n"
+  )
+  root = str(Path(__file__).resolve().parents[2])
+  parent = subprocess.Popen(
+    [sys.executable, program],
+    stdout=subprocess.PIPE,
+    text=True,
+    env={**os.environ, "PYTHONPATH": root},
+  )
+  workers = [int(parent.stdout.readline()) for _ in range(2)]
+  parent.kill()
+  parent.wait()
+  # Their end closes the pipe: this returns when both are gone.
+  parent.stdout.read()
+  for worker in workers:
+    with pytest.raises(ProcessLookupError):
+      for _ in range(100):
+        os.kill(worker, 0)
+        time.sleep(0.1)
 
 
 def test_gripper_reading_threshold():

@@ -151,7 +151,11 @@ def test_detectors_are_measured_against_the_truth():
   ("section", "field", "value", "words"),
   [
     ("collect", "num_objects", 0, "num_objects is 0"),
-    ("collect", "num_steps", (1,), "at least 2"),
+    ("collect", "num_steps", (1,), "whole numbers from 2"),
+    ("collect", "num_steps", (2.5, 3), "whole numbers from 2"),
+    ("collect", "num_objects", 500, "at most 40"),
+    ("evaluate", "policies", ("random", "random"), "random"),
+    ("evaluate", "num_workers", -1, "at least 0"),
     ("evaluate", "policies", ("oracle",), "oracle"),
     ("evaluate", "video_size", 65, "even"),
   ],

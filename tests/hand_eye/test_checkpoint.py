@@ -63,6 +63,23 @@ def test_policy_has_the_averaged_weights(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, policy.batch_stats, state.batch_stats)
 
 
+@pytest.mark.parametrize("item", ["policy", "state"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, item):
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.save(_state())
+  files = [path for path in (tmp_path / "0" / item).rglob("*") if path.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  data = bytearray(largest.read_bytes())
+  data[len(data) // 2] ^= 1
+  largest.write_bytes(data)
+  with pytest.raises(checkpoint.CheckpointError, match="damaged|cannot read"):
+    with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+      checkpoints.restore(_zeros())
+  if item == "policy":
+    with pytest.raises(checkpoint.CheckpointError, match="damaged|cannot read"):
+      checkpoint.load_policy(tmp_path)
+
+
 def test_checkpoint_explains_itself(tmp_path):
   with checkpoint.Checkpointer(
     tmp_path, TINY, experiment={"dataset": "train"}
