@@ -82,8 +82,8 @@ def _evaluation(results: Results) -> str:
   rows = [(name, rate) for name, rate in results.policies.items()]
   caption = (
     "Objects and units never trained on; the units are others than those that chose"
-    " the checkpoint, the families of objects are the same. Intervals (Wilson) take"
-    " attempts as independent, though a few share a bin."
+    " the checkpoint, but the families of objects are those that chose it. Intervals"
+    " (Wilson) take attempts as independent, though a few share a bin."
   )
   tables = [_rates("policy", rows, caption)]
   by_unit = results.by("policy", "unit")
