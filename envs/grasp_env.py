@@ -5,6 +5,7 @@ base frame, m and rad; see DESIGN words in WORKSPACE.md.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -16,7 +17,7 @@ from envs.control import LIFT_SPEED, Controller
 from envs.gripper import CLOSING_TORQUE, OPENING_TORQUE, TOOL_LENGTH
 from envs.objects import ObjectSpec
 from envs.rendering import Renderer
-from envs.scene import Scene, build_scene
+from envs.scene import Scene, build_scene, object_positions
 from envs.success import (
   drop_test_says_grasped,
   lifted_objects,
@@ -32,8 +33,12 @@ DROP_XY = (BIN_CENTRE[0] + 0.06, BIN_CENTRE[1])
 DROP_HEIGHT = 0.42
 LIFT_HEIGHT = 0.12  # straight up, before anything is carried sideways
 RELEASE_HEIGHT = 0.20
+# On the table, beyond every view: where objects stand that were taken away.
+_SHELF_X, _SHELF_Y, _SHELF_SPACING = 1.10, -0.72, 0.24
 
 _AWAKE = -(1 + mujoco.mjMINAWAKE)  # of MjData.tree_asleep
+
+_UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 
 NULL_COMMAND = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
 
@@ -47,6 +52,7 @@ class Outcome:
   success: bool  # the label: reading or drop test
   simulator_truth: bool  # something really hung in the gripper
   grasped: str  # name of what did, '' if nothing
+  held: tuple[int, ...]  # indices of all that did, among the cell's objects
 
 
 class GraspEnv:
@@ -70,6 +76,7 @@ class GraspEnv:
     self.data = mujoco.MjData(self.scene.model)
     self.controller = Controller(self.scene, self.data)
     self.strays_returned = 0
+    self._taken: list[int] = []
     self._renderer = Renderer(self.scene.model)
     self._frame_size = frame_size
 
@@ -133,7 +140,9 @@ class GraspEnv:
     floor = self.unit.table_height
     controller.move_to([start[0], start[1], floor + LIFT_HEIGHT, start[3]])
     controller.move_to([*DROP_XY, floor + DROP_HEIGHT, start[3]])
-    controller.wait(0.2)  # what was knocked over or slipped out comes to rest
+    # What was knocked over or slipped out comes to rest, or it would look as if it
+    # had been dropped between the two images.
+    self._settle(longest=1.0)
     reading = controller.gripper_reading()
     lifted = lifted_objects(self.scene, self.data)
     before, holding = self.image(), controller.configuration()
@@ -152,24 +161,47 @@ class GraspEnv:
       success=bool(reading_says_grasped(reading) or dropped),
       simulator_truth=bool(lifted),
       grasped=self.scene.objects[lifted[0]].name if lifted else "",
+      held=tuple(lifted),
     )
+
+  def take_away(self, indices: Sequence[int]) -> None:
+    """Removes objects from the bin for good, to where no camera looks."""
+    for index in indices:
+      row, column = divmod(len(self._taken), 7)
+      spot = (
+        _SHELF_X + row * _SHELF_SPACING,
+        _SHELF_Y + column * _SHELF_SPACING,
+        self.unit.table_height + 0.12,
+      )
+      self.scene.bodies[index].place(self.data, np.array(spot), np.array(_UPRIGHT))
+      self._taken.append(index)
+    if indices:
+      self._wake()
+      self._settle(longest=1.0)
+
+  def remaining(self) -> list[int]:
+    """Indices of the objects that have not been taken away."""
+    return [i for i in range(len(self.scene.objects)) if i not in self._taken]
 
   def return_strays(self, rng: np.random.Generator) -> int:
     """Puts objects that left the bin back, as the paper's operators did."""
-    positions = self.data.qpos[self.scene.object_qpos[:, :3]]
-    strays = np.nonzero(~contains(positions, self.unit.table_height))[0]
+    outside = ~contains(self.object_positions(), self.unit.table_height)
+    strays = [i for i in self.remaining() if outside[i]]
     for layer, index in enumerate(strays):
-      self._drop_from(int(index), 0.12 + 0.05 * layer, rng)
-    if len(strays):
-      # Moving an object wakes it, but not what slept leaning on it.
-      self.data.tree_asleep[:] = _AWAKE
+      self._drop_from(index, 0.12 + 0.05 * layer, rng)
+    if strays:
+      self._wake()
       self._settle(longest=1.5)
     self.strays_returned += len(strays)
     return len(strays)
 
   def object_positions(self) -> np.ndarray:
     """float64[N, 3]: the simulator's truth, for the oracle and for pictures."""
-    return self.data.qpos[self.scene.object_qpos[:, :3]].copy()
+    return object_positions(self.scene, self.data)
+
+  def _wake(self) -> None:
+    # Moving an object wakes it, but not what slept leaning on it.
+    self.data.tree_asleep[:] = _AWAKE
 
   def _retract(self) -> None:
     self.data.ctrl[self.scene.drive_ctrl] = -OPENING_TORQUE
@@ -184,13 +216,14 @@ class GraspEnv:
   def _drop_from(self, index: int, height: float, rng: np.random.Generator) -> None:
     (cx, cy), spread = BIN_CENTRE, (0.09, 0.11)
     rotation = rng.normal(size=4)
-    self.data.qpos[self.scene.object_qpos[index]] = [
+    position = (
       cx + rng.uniform(-spread[0], spread[0]),
       cy + rng.uniform(-spread[1], spread[1]),
       self.unit.table_height + height,
-      *(rotation / np.linalg.norm(rotation)),
-    ]
-    self.data.qvel[self.scene.object_qvel[index]] = 0.0
+    )
+    self.scene.bodies[index].place(
+      self.data, np.array(position), rotation / np.linalg.norm(rotation)
+    )
 
 
 def apply_command(pose: np.ndarray, command: np.ndarray) -> np.ndarray:

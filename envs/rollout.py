@@ -5,7 +5,7 @@ A policy is any callable `policy(observation, key) -> decision`; see `Policy`.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,18 @@ class Policy(Protocol):
   def __call__(self, observation: Observation, key: np.ndarray) -> Any: ...
 
 
+@runtime_checkable
+class LooksFirst(Protocol):
+  """A baseline that may look at the cell before each attempt.
+
+  The learned policy never does: what it knows is in `Observation`. Baselines with a
+  calibrated depth camera, and the oracle, are told here what the paper gives them.
+  """
+
+  def begin(self, env: GraspEnv) -> None:
+    """An attempt begins; the bin is in view, the gripper is not."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Attempt:
   """One grasp attempt with its label and where it came from.
@@ -68,7 +80,7 @@ class Attempt:
   table_height: float  # m
   scene_seed: int
   attempt_seed: int  # position within the scene
-  objects: tuple[str, ...]
+  objects: tuple[str, ...]  # names of what lay in the bin
   evidence: tuple[dict[str, Any], ...]  # one a decision
 
 
@@ -99,8 +111,9 @@ class SceneTask:
   num_attempts: int
   num_steps: tuple[int, ...]  # T is drawn from these for each attempt
   num_objects: int
-  object_group: str  # of `envs.objects`: training or held_out
+  objects: str  # a selection, see `envs.objects.choose`
   frame_size: int  # pixels
+  replacement: bool = True  # what was grasped goes back into the bin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +128,18 @@ class SceneResult:
 def run_scene(
   task: SceneTask, policy: Policy, recorder: Recorder | None = None
 ) -> SceneResult:
-  """Fills a bin and makes `task.num_attempts` attempts in it, with replacement.
+  """Fills a bin and makes `task.num_attempts` attempts in it (Section 6).
 
-  Everything follows from the task: the same task and policy give the same attempts,
-  bit for bit. After a divergence the bin is emptied and filled again.
+  Without replacement what really hung in the gripper is taken away, and there are
+  fewer attempts if the bin is empty before. Everything follows from the task: the
+  same task and policy give the same attempts, bit for bit. After a divergence the
+  bin is emptied and filled again; without replacement the attempts in it are lost,
+  too, as they were made in a bin that no longer is.
   """
   attempts: list[Attempt] = []
   diverged = strays = 0
-  while len(attempts) < task.num_attempts:
+  finished = False
+  while not finished:
     if diverged > MAX_DIVERGED:
       raise DivergedError(
         f"{task.unit.name}, scene seed {task.scene_seed}: {diverged} attempts diverged;"
@@ -131,16 +148,19 @@ def run_scene(
     rng = np.random.default_rng([task.scene_seed, task.unit.seed, diverged])
     env = GraspEnv(
       task.unit,
-      sample_objects(rng, task.num_objects, task.object_group),
+      sample_objects(rng, task.num_objects, task.objects),
       task.frame_size,
       recorder.largest_image if recorder else 0,
     )
     if recorder:
       env.controller.on_control_step = functools.partial(recorder.frame, env)
+    if not task.replacement:
+      attempts.clear()
     try:
       env.fill(rng)
-      while len(attempts) < task.num_attempts:
+      while len(attempts) < task.num_attempts and (env.remaining() or task.replacement):
         attempts.append(_run_numbered(env, policy, task, len(attempts), recorder))
+      finished = True
     except DivergedError:
       diverged += 1
     finally:
@@ -158,6 +178,7 @@ def _run_numbered(env, policy, task: SceneTask, number: int, recorder) -> Attemp
     num_steps=int(rng.choice(task.num_steps)),
     scene_seed=task.scene_seed,
     number=number,
+    replacement=task.replacement,
     recorder=recorder,
   )
 
@@ -170,6 +191,7 @@ def run_attempt(
   num_steps: int,
   scene_seed: int,
   number: int,
+  replacement: bool = True,
   recorder: Recorder | None = None,
 ) -> Attempt:
   """Makes one attempt in a filled bin.
@@ -180,6 +202,7 @@ def run_attempt(
   Args:
     num_steps: T. The attempt has at most T steps, fewer when the policy closes early.
     scene_seed, number: recorded, not used.
+    replacement: whether what was grasped stays in the bin.
 
   Raises:
     DivergedError: the physics became unstable; the bin must be filled anew.
@@ -187,6 +210,9 @@ def run_attempt(
   pregrasp = env.begin(rng)
   if recorder:
     recorder.begin(env)
+  if isinstance(policy, LooksFirst):
+    policy.begin(env)
+  in_bin = env.remaining()
   env.approach(_first_pose(env.unit, rng))
   images, poses, commands, evidence = [], [], [], []
   closing = False
@@ -221,6 +247,8 @@ def run_attempt(
     env.step(command, rng)
   commands.append(NULL_COMMAND)
   outcome = env.grasp(rng)
+  if not replacement:
+    env.take_away(outcome.held)
   attempt = Attempt(
     pregrasp_image=pregrasp,
     images=np.stack(images),
@@ -235,7 +263,7 @@ def run_attempt(
     table_height=env.unit.table_height,
     scene_seed=scene_seed,
     attempt_seed=number,
-    objects=tuple(thing.name for thing in env.scene.objects),
+    objects=tuple(env.scene.objects[i].name for i in in_bin),
     evidence=tuple(evidence),
   )
   if recorder:

@@ -9,7 +9,7 @@ from envs.arm import JOINT_NAMES, add_arm
 from envs.bin import add_bin
 from envs.cameras import add_camera, add_lights
 from envs.gripper import DRIVE, FINGER_JOINTS, PROXIMAL_JOINTS, TIP, add_gripper
-from envs.objects import ObjectSpec, add_objects
+from envs.objects import Body, ObjectSpec, add_objects, find_bodies
 from envs.units import Unit
 
 TIMESTEP = 0.004  # s
@@ -30,8 +30,8 @@ class Scene:
   robot_qvel: np.ndarray  # [11] of qvel
   drive_ctrl: int
   tip_site: int
-  object_qpos: np.ndarray  # [N, 7] of qpos: position and quaternion
-  object_qvel: np.ndarray  # [N, 6] of qvel
+  bodies: tuple[Body, ...]  # where each object is
+  object_qvel: np.ndarray  # of qvel: all objects' velocities
 
 
 def build_scene(
@@ -46,7 +46,8 @@ def build_scene(
   spec = mujoco.MjSpec()
   spec.modelname = unit.name
   spec.compiler.degree = False
-  _set_options(spec, frame_size, max(frame_size, largest_image))
+  any_soft = any(thing.soft is not None for thing in objects)
+  _set_options(spec, any_soft, frame_size, max(frame_size, largest_image))
   add_lights(spec, unit.lights)
   add_camera(spec, unit.camera)
   add_bin(spec, unit)
@@ -57,7 +58,7 @@ def build_scene(
 
   arm_joints = [model.joint(name) for name in JOINT_NAMES]
   robot_joints = [model.joint(name) for name in (*JOINT_NAMES, *FINGER_JOINTS)]
-  free_joints = [model.joint(name) for name in names]
+  bodies = find_bodies(model, names, objects)
   return Scene(
     unit=unit,
     objects=tuple(objects),
@@ -70,20 +71,27 @@ def build_scene(
     robot_qvel=np.array([j.dofadr[0] for j in robot_joints]),
     drive_ctrl=model.actuator(DRIVE).id,
     tip_site=model.site(TIP).id,
-    object_qpos=_addresses([j.qposadr[0] for j in free_joints], 7),
-    object_qvel=_addresses([j.dofadr[0] for j in free_joints], 6),
+    bodies=bodies,
+    object_qvel=np.array([adr for body in bodies for adr in body.qvel], np.int64),
   )
 
 
-def _addresses(first: list[int], count: int) -> np.ndarray:
-  """int[N, count]: `count` consecutive addresses from each first one; N may be 0."""
-  return np.array(first, np.int64)[:, None] + np.arange(count)
+def object_positions(scene: Scene, data: mujoco.MjData) -> np.ndarray:
+  """float64[N, 3]: the middle of every object, base frame, m."""
+  return np.array([b.position(data) for b in scene.bodies]).reshape(-1, 3)
 
 
-def _set_options(spec: mujoco.MjSpec, frame_size: int, largest_image: int) -> None:
+def _set_options(
+  spec: mujoco.MjSpec, any_soft: bool, frame_size: int, largest_image: int
+) -> None:
   option = spec.option
   option.timestep = TIMESTEP
-  option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+  # Only the discrete integrator knows elastic solids; it is the slower one.
+  option.integrator = (
+    mujoco.mjtIntegrator.mjINT_DISCRETE
+    if any_soft
+    else mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+  )
   option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
   option.impratio = 20.0  # grips creep less
   option.iterations = 20

@@ -3,7 +3,7 @@
 import mujoco
 import numpy as np
 
-from envs.scene import Scene
+from envs.scene import Scene, object_positions
 
 READING_THRESHOLD = 0.010  # m: fingers further apart than this hold something
 # Images are compared on a grid of about 36 x 36 cell means: an object of 4 cm covers
@@ -41,7 +41,7 @@ def _cell_means(image: np.ndarray) -> np.ndarray:
 
 def lifted_objects(scene: Scene, data: mujoco.MjData) -> list[int]:
   """Indices of objects that really hang in the gripper: the simulator's own truth."""
-  positions = data.qpos[scene.object_qpos[:, :3]]
+  positions = object_positions(scene, data)
   high = positions[:, 2] - scene.unit.table_height > LIFTED_HEIGHT
   tip = data.site_xpos[scene.tip_site]
   held = np.linalg.norm(positions - tip, axis=1) < HELD_DISTANCE

@@ -185,7 +185,7 @@ def plan_scenes(
         num_attempts=min(settings.attempts_per_scene, remaining),
         num_steps=settings.num_steps,
         num_objects=settings.num_objects,
-        object_group=group,
+        objects=group,
         frame_size=frame_size,
       )
     )

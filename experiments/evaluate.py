@@ -167,7 +167,7 @@ def plan_scenes(settings: EvaluateConfig, frame_size: int) -> list[rollout.Scene
         num_attempts=min(settings.attempts_per_scene, remaining),
         num_steps=(settings.num_steps,),
         num_objects=settings.num_objects,
-        object_group="held_out",
+        objects="held_out",
         frame_size=frame_size,
       )
     )

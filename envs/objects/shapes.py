@@ -1,33 +1,71 @@
-"""The form in which every family describes an object: convex parts and a density."""
+"""The form in which every family describes an object, and what follows from it."""
 
 import dataclasses
+from collections.abc import Callable
 
-import mujoco
 import numpy as np
 
-_GEOM_TYPES = {
-  "box": mujoco.mjtGeom.mjGEOM_BOX,
-  "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
-  "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
-  "ellipsoid": mujoco.mjtGeom.mjGEOM_ELLIPSOID,
-  "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
-}
+# What makes an object heavy, flat, ...: the properties that Section 6 names.
+HEAVY = 0.25  # kg and more
+LIGHT = 0.025  # kg and less
+FLAT = 0.018  # m: the thinnest side of a flat object is at most this,
+FLAT_RATIO = 3.0  # and both others are at least so many times as long
+LONG_RATIO = 3.5  # of the longest side to the next
+LARGE = 0.12  # m, longest side and more
+SMALL = 0.05  # m, longest side and less
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mesh:
+  """A closed convex surface, in the frame of its part."""
+
+  vertices: np.ndarray  # float32[V, 3], m
+  faces: np.ndarray  # int32[F, 3], counterclockwise from outside
+  volume: float  # m^3
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """One convex piece, in the object's own frame."""
+  """One convex rigid piece, in the object's own frame."""
 
-  shape: str  # box, cylinder, capsule, ellipsoid or sphere
-  size: tuple[float, ...]  # MuJoCo's half sizes, m
+  shape: str  # box, cylinder, capsule, ellipsoid, sphere or mesh
+  size: tuple[float, ...] = ()  # MuJoCo's half sizes, m; () for a mesh
   position: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m
   quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
   shade: float = 1.0  # times the object's colour
+  mesh: Mesh | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftBody:
+  """An elastic solid that deforms under load (a trilinear flex)."""
+
+  shape: str  # box, ellipsoid or cylinder (its axis along z)
+  half_size: tuple[float, float, float]  # m
+  young: float  # Young's modulus, Pa
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """What a family draws: rigid parts or one soft body, and ranges of material."""
+
+  parts: tuple[Part, ...] = ()
+  soft: SoftBody | None = None
+  density: tuple[float, float] = (250.0, 700.0)  # kg/m^3
+  friction: tuple[float, float] = (0.6, 1.0)
+  opacity: float = 1.0  # below 1: translucent
+  shine: float = 0.0  # specular reflection in [0, 1]
+  saturation: tuple[float, float] = (0.5, 1.0)
+  brightness: tuple[float, float] = (0.55, 1.0)
+
+
+# The same draws give the same shape forever.
+Family = Callable[[np.random.Generator], Shape]
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectSpec:
-  """One object."""
+  """One object; either rigid parts or one soft body."""
 
   name: str  # family-instance, such as 'box-000137'
   family: str
@@ -35,23 +73,110 @@ class ObjectSpec:
   density: float  # kg/m^3
   friction: float
   colour: tuple[float, float, float]  # RGB in [0, 1]
+  soft: SoftBody | None = None
+  opacity: float = 1.0
+  shine: float = 0.0
 
 
-def add_object(spec: mujoco.MjSpec, thing: ObjectSpec, name: str) -> None:
-  """Adds a free body under a name of its own (two of one instance may be in a bin)."""
-  body = spec.worldbody.add_body(name=name)
-  body.add_freejoint(name=name)
-  for part in thing.parts:
-    rgb = np.clip(np.asarray(thing.colour) * part.shade, 0.0, 1.0)
-    body.add_geom(
-      type=_GEOM_TYPES[part.shape],
-      size=(*part.size, 0.0, 0.0)[:3],
-      pos=part.position,
-      quat=part.quaternion,
-      rgba=(*rgb, 1.0),
-      density=thing.density,
-      # Rolling friction too (condim 6), or round things would never lie still.
-      friction=(thing.friction, 0.01, 0.003),
-      condim=6,
-      solref=(0.01, 1.0),
-    )
+def mass(thing: ObjectSpec) -> float:
+  """kg; parts that overlap count twice, as they do in MuJoCo."""
+  if thing.soft is not None:
+    return thing.density * soft_volume(thing.soft)
+  return thing.density * sum(part_volume(part) for part in thing.parts)
+
+
+def part_volume(part: Part) -> float:
+  """m^3."""
+  if part.mesh is not None:
+    return part.mesh.volume
+  size = part.size
+  match part.shape:
+    case "box":
+      return 8 * size[0] * size[1] * size[2]
+    case "cylinder":
+      return np.pi * size[0] ** 2 * 2 * size[1]
+    case "capsule":
+      return np.pi * size[0] ** 2 * (2 * size[1] + 4 / 3 * size[0])
+    case "ellipsoid":
+      return 4 / 3 * np.pi * size[0] * size[1] * size[2]
+    case "sphere":
+      return 4 / 3 * np.pi * size[0] ** 3
+  raise ValueError(f"part of shape {part.shape!r}: expected one of {sorted(SHAPES)}")
+
+
+def soft_volume(soft: SoftBody) -> float:
+  """m^3."""
+  full = 8 * float(np.prod(soft.half_size))
+  return full * {"box": 1.0, "cylinder": np.pi / 4, "ellipsoid": np.pi / 6}[soft.shape]
+
+
+SHAPES = ("box", "cylinder", "capsule", "ellipsoid", "sphere", "mesh")
+
+
+def part_points(part: Part) -> np.ndarray:
+  """float64[P, 3]: points whose convex hull holds the part, object's frame, m.
+
+  The vertices of a mesh, the corners of any other shape's bounding box.
+  """
+  if part.mesh is not None:
+    points = part.mesh.vertices.astype(np.float64)
+  else:
+    corners = np.array(np.meshgrid(*[(-1.0, 1.0)] * 3)).reshape(3, -1).T
+    points = corners * _half_size(part)
+  return points @ _rotation(part.quaternion).T + part.position
+
+
+def bounds(thing: ObjectSpec) -> tuple[np.ndarray, np.ndarray]:
+  """Lowest and highest corner, float64[3] each, of the object in its own frame, m."""
+  if thing.soft is not None:
+    half = np.asarray(thing.soft.half_size)
+    return -half, half
+  points = np.concatenate([part_points(part) for part in thing.parts])
+  return points.min(axis=0), points.max(axis=0)
+
+
+def properties(thing: ObjectSpec) -> tuple[str, ...]:
+  """What sort of thing it is: rigid or soft first, then any that apply.
+
+  heavy, light, flat, long, large, small, translucent, composed.
+  """
+  low, high = bounds(thing)
+  short, middle, longest = np.sort(high - low)
+  weight = mass(thing)
+  found = {
+    "heavy": weight >= HEAVY,
+    "light": weight <= LIGHT,
+    "flat": short <= FLAT and middle >= FLAT_RATIO * short,
+    "long": longest >= LONG_RATIO * middle,
+    "large": longest >= LARGE,
+    "small": longest <= SMALL,
+    "translucent": thing.opacity < 1.0,
+    "composed": len(thing.parts) > 1,
+  }
+  return (
+    "soft" if thing.soft is not None else "rigid",
+    *(name for name, applies in found.items() if applies),
+  )
+
+
+def _half_size(part: Part) -> np.ndarray:
+  size = part.size
+  match part.shape:
+    case "cylinder":
+      return np.array([size[0], size[0], size[1]])
+    case "capsule":
+      return np.array([size[0], size[0], size[0] + size[1]])
+    case "sphere":
+      return np.full(3, size[0])
+  return np.asarray(size, np.float64)
+
+
+def _rotation(quaternion: tuple[float, float, float, float]) -> np.ndarray:
+  w, x, y, z = np.asarray(quaternion) / np.linalg.norm(quaternion)
+  return np.array(
+    [
+      [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+      [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+      [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+  )

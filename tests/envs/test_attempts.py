@@ -32,7 +32,7 @@ def task(**changes):
     num_attempts=2,
     num_steps=(3,),
     num_objects=6,
-    object_group="training",
+    objects="training",
     frame_size=48,
   )
   return dataclasses.replace(default, **changes)
@@ -173,7 +173,7 @@ def grasp_known_box(seed: int) -> grasp_env.Outcome:
   env.begin(rng)
   low, high = env.unit.workspace()
   x, y = np.clip(env.object_positions()[0, :2], low[:2], high[:2])
-  w, qx, qy, qz = env.data.qpos[env.scene.object_qpos[0, 3:]]
+  w, qx, qy, qz = env.scene.bodies[0].quaternion(env.data)
   yaw = np.arctan2(2 * (w * qz + qx * qy), 1 - 2 * (qy**2 + qz**2))
   yaw = (yaw + np.pi / 2) % np.pi - np.pi / 2
   pose = np.array([x, y, env.unit.table_height + 0.08, yaw])
@@ -257,7 +257,7 @@ def test_an_attempt_whose_physics_diverge_is_dropped_and_counted():
 
 def test_unstable_physics_are_noticed():
   env = GraspEnv(units.sample_unit(0), [BOX], 48)
-  env.data.qvel[env.scene.object_qvel[0]] = np.nan
+  env.data.qvel[env.scene.object_qvel[:6]] = np.nan
   with pytest.raises(DivergedError, match="diverged"):
     env.controller.wait(0.1)
   env.close()
@@ -267,7 +267,7 @@ def test_a_stray_object_is_put_back_and_counted():
   env = GraspEnv(units.sample_unit(0), [BOX], 48)
   rng = np.random.default_rng(0)
   env.fill(rng)
-  env.data.qpos[env.scene.object_qpos[0, :3]] = [0.9, 0.5, 0.1]
+  env.scene.bodies[0].place(env.data, [0.9, 0.5, 0.1], [1, 0, 0, 0])
   env.begin(rng)
   assert env.strays_returned == 1
   assert abs(env.object_positions()[0, 1]) < 0.25
@@ -303,7 +303,7 @@ def test_random_commands_succeed_in_ten_to_thirty_percent(num_steps, group):
       num_attempts=8,
       num_steps=(num_steps,),
       num_objects=6,  # as in experiments/configs/demo.py
-      object_group=group,
+      objects=group,
     )
     for seed in range(40)
   ]

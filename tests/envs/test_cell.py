@@ -142,7 +142,7 @@ def test_projection_agrees_with_the_renderer():
   env = GraspEnv(unit, [ball], 128)
   env.begin(np.random.default_rng(0))
   where = np.array([0.6, -0.05, unit.table_height + 0.02])
-  env.data.qpos[env.scene.object_qpos[0, :3]] = where
+  env.scene.bodies[0].place(env.data, where, [1, 0, 0, 0])
   mujoco.mj_forward(env.scene.model, env.data)
   image = env.image().astype(int)
   env.close()

@@ -107,7 +107,7 @@ def test_units_and_scenes_of_different_purposes_never_mix():
         seeds += [scene.scene_seed for scene in scenes]
         cameras[name] |= {scene.unit.camera for scene in scenes}
     scenes = evaluate.plan_scenes(evaluation, 72)
-    assert {scene.object_group for scene in scenes} == {"held_out"}
+    assert {scene.objects for scene in scenes} == {"held_out"}
     seeds += [scene.scene_seed for scene in scenes]
     cameras["evaluate"] |= {scene.unit.camera for scene in scenes}
   assert len(seeds) == len(set(seeds)) and max(seeds) < 2**63

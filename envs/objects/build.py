@@ -1,0 +1,104 @@
+"""Adds objects to a cell as free bodies, rigid or soft."""
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from envs.objects.shapes import ObjectSpec, Part, SoftBody, mass
+
+_GEOM_TYPES = {
+  "box": mujoco.mjtGeom.mjGEOM_BOX,
+  "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+  "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
+  "ellipsoid": mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+  "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
+  "mesh": mujoco.mjtGeom.mjGEOM_MESH,
+}
+# Thickness of a soft body's skin; contacts are felt from its outside.
+_SKIN = 0.002  # m
+# Points along each axis of the surface that collides and is drawn. The solid has
+# eight nodes, at the corners, whatever the number of points.
+_SOFT_POINTS = {"box": (5, 4, 3), "cylinder": (5, 5, 4), "ellipsoid": (5, 5, 5)}
+_SOFT_TYPES = {"box": "grid", "cylinder": "cylinder", "ellipsoid": "ellipsoid"}
+
+
+def add_objects(spec: mujoco.MjSpec, things: Sequence[ObjectSpec]) -> list[str]:
+  """Adds the objects at the base frame's origin; returns their bodies' names.
+
+  Rigid objects have a free joint of the same name, soft ones a flex.
+  """
+  names = [f"object{i}" for i in range(len(things))]
+  for thing, name in zip(things, names, strict=True):
+    if thing.soft is not None:
+      _add_soft(spec, thing, thing.soft, name)
+    else:
+      _add_rigid(spec, thing, name)
+  return names
+
+
+def _add_rigid(spec: mujoco.MjSpec, thing: ObjectSpec, name: str) -> None:
+  body = spec.worldbody.add_body(name=name)
+  body.add_freejoint(name=name)
+  material = None
+  if thing.shine:
+    material = f"{name}_material"
+    spec.add_material(
+      name=material, specular=thing.shine, shininess=0.7, rgba=(1, 1, 1, 1)
+    )
+  for index, part in enumerate(thing.parts):
+    rgb = np.clip(np.asarray(thing.colour) * part.shade, 0.0, 1.0)
+    geom = body.add_geom(
+      type=_GEOM_TYPES[part.shape],
+      size=(*part.size, 0.0, 0.0, 0.0)[:3],
+      pos=part.position,
+      quat=part.quaternion,
+      rgba=(*rgb, thing.opacity),
+      density=thing.density,
+      # Rolling friction too (condim 6), or round things would never lie still.
+      friction=(thing.friction, 0.01, 0.003),
+      condim=6,
+      solref=(0.01, 1.0),
+    )
+    if part.mesh is not None:
+      geom.meshname = _add_mesh(spec, part, f"{name}_mesh{index}")
+    if material:
+      geom.material = material
+
+
+def _add_mesh(spec: mujoco.MjSpec, part: Part, name: str) -> str:
+  assert part.mesh is not None
+  spec.add_mesh(
+    name=name,
+    uservert=part.mesh.vertices.astype(np.float32).ravel(),
+    userface=part.mesh.faces.astype(np.int32).ravel(),
+    # Parts are convex: exactly the volume inside, and no test of the surface.
+    inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX,
+  )
+  return name
+
+
+def _add_soft(
+  spec: mujoco.MjSpec, thing: ObjectSpec, soft: SoftBody, name: str
+) -> None:
+  body = spec.worldbody.add_body(name=name)
+  count = np.array(_SOFT_POINTS[soft.shape])
+  inner = np.asarray(soft.half_size) - _SKIN
+  flex = body.make_flex(
+    name=name,
+    type=_SOFT_TYPES[soft.shape],
+    dim=3,
+    dof="trilinear",
+    count=count,
+    spacing=2 * inner / (count - 1),
+    radius=_SKIN,
+    mass=mass(thing),
+  )
+  flex.young = soft.young
+  flex.poisson = 0.3
+  flex.damping = 0.01
+  flex.selfcollide = mujoco.mjtFlexSelf.mjFLEXSELF_NONE
+  flex.friction = (thing.friction, 0.01, 0.003)
+  flex.condim = 4
+  flex.solref = (0.01, 1.0)
+  flex.rgba = (*thing.colour, thing.opacity)
