@@ -5,6 +5,8 @@ Lengths, joint ranges and torques are those of the KUKA LBR iiwa 14 R820 data sh
 degrees; 320 320 176 176 110 40 40 Nm). Shapes are our own simple ones.
 """
 
+import dataclasses
+
 import mujoco
 import numpy as np
 
@@ -20,6 +22,8 @@ LINK_MASS = (4.0, 4.0, 3.5, 3.5, 2.5, 2.0, 0.6)  # sums to a base-less arm of 20
 # Each joint's position servo: stiff, critically damped about its reflected inertia.
 SERVO_STIFFNESS = np.array([8e3, 8e3, 4e3, 4e3, 2e3, 1e3, 6e2])
 SERVO_DAMPING = np.array([4e2, 4e2, 2e2, 2e2, 6e1, 2.5e1, 1.2e1])
+ARMATURE = (0.1, 0.1, 0.1, 0.1, 0.02, 0.02, 0.02)  # of the rotors, kg m^2
+BUILT_IN = "built_in"  # of `Unit.arm`
 
 _WHITE = (0.82, 0.82, 0.80, 1.0)
 _ORANGE = (0.85, 0.42, 0.12, 1.0)
@@ -32,11 +36,20 @@ class UnreachableError(ValueError):
   """A pose that the arm cannot take."""
 
 
-def add_arm(spec: mujoco.MjSpec) -> mujoco.MjsBody:
-  """Adds the arm at the origin of the base frame; returns the flange's body.
+@dataclasses.dataclass(frozen=True)
+class MountedArm:
+  """An arm in a cell: what carries the gripper, and what moves it."""
 
-  The flange's z axis points out of the arm. Links are seen but do not collide:
-  only the gripper touches things in a bin that lies within reach.
+  flange: mujoco.MjsBody  # its z axis points out of the arm
+  joints: tuple[str, ...]  # seven names, from the base on
+  servos: tuple[str, ...]  # actuators of the joints, told angles in rad
+
+
+def add_arm(spec: mujoco.MjSpec) -> MountedArm:
+  """Adds the built-in arm at the origin of the base frame.
+
+  Links are seen but do not collide: only the gripper touches things in a bin that
+  lies within reach.
   """
   body = spec.worldbody.add_body(name="arm_base")
   _link(body, length=_OFFSETS[0], radius=0.075, colour=_WHITE)
@@ -49,7 +62,7 @@ def add_arm(spec: mujoco.MjSpec) -> mujoco.MjsBody:
       axis=_AXES[i],
       range=(-JOINT_LIMITS[i], JOINT_LIMITS[i]),
       limited=True,
-      armature=0.1 if i < 4 else 0.02,
+      armature=ARMATURE[i],
     )
     length = _OFFSETS[i + 1] if i < 6 else WRIST_TO_FLANGE - _OFFSETS[6]
     radius = (0.07, 0.066, 0.062, 0.058, 0.052, 0.044, 0.034)[i]
@@ -65,7 +78,8 @@ def add_arm(spec: mujoco.MjSpec) -> mujoco.MjsBody:
       forcelimited=True,
     )
     actuator.set_to_position(kp=SERVO_STIFFNESS[i], kv=SERVO_DAMPING[i])
-  return body.add_body(name="flange", pos=(0, 0, WRIST_TO_FLANGE - _OFFSETS[6]))
+  flange = body.add_body(name="flange", pos=(0, 0, WRIST_TO_FLANGE - _OFFSETS[6]))
+  return MountedArm(flange, JOINT_NAMES, tuple(f"{n}_servo" for n in JOINT_NAMES))
 
 
 def _link(body, length, radius, colour, mass=4.0):

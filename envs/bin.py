@@ -3,6 +3,7 @@
 import mujoco
 import numpy as np
 
+from envs.textures import add_material
 from envs.units import BIN_CENTRE, Unit
 
 FLOOR_HALF = (0.15, 0.17)
@@ -16,26 +17,27 @@ def add_bin(spec: mujoco.MjSpec, unit: Unit) -> None:
   """Adds table and bin, the bin's floor at the unit's table height."""
   cx, cy = BIN_CENTRE
   top = unit.table_height
-  spec.worldbody.add_geom(
+  wood, gain = add_material(spec, "table", unit.table_texture)
+  table = spec.worldbody.add_geom(
     name="table",
     type=mujoco.mjtGeom.mjGEOM_BOX,
     pos=(cx, cy, top - 2 * _THICKNESS - 0.02),
     size=(0.9, 0.9, 0.02),
-    rgba=(*unit.table_colour, 1.0),
+    rgba=_rgba(unit.table_colour, gain),
     friction=_FRICTION,
   )
-  colour = (*unit.bin_colour, 1.0)
-  spec.worldbody.add_geom(
+  pattern, gain = add_material(spec, "bin", unit.bin_texture)
+  floor = spec.worldbody.add_geom(
     name="bin_floor",
     type=mujoco.mjtGeom.mjGEOM_BOX,
     pos=(cx, cy, top - _THICKNESS),
     size=(*FLOOR_HALF, _THICKNESS),
-    rgba=colour,
+    rgba=_rgba(unit.bin_colour, gain),
     friction=_FRICTION,
   )
+  surfaces = [(table, wood), (floor, pattern)]
   slope = np.hypot(WALL_HEIGHT, WALL_RUN) / 2
   lean = np.arctan2(WALL_HEIGHT, WALL_RUN)
-  shade = (*(0.85 * c for c in unit.bin_colour), 1.0)
   for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
     middle = np.array([cx, cy, top + WALL_HEIGHT / 2])
     middle[axis] += sign * (FLOOR_HALF[axis] + WALL_RUN / 2)
@@ -47,15 +49,19 @@ def add_bin(spec: mujoco.MjSpec, unit: Unit) -> None:
     quat[2 if axis == 0 else 1] = np.sin(angle / 2)
     size = [0.0, 0.0, _THICKNESS]
     size[axis], size[1 - axis] = slope, FLOOR_HALF[1 - axis] + WALL_RUN
-    spec.worldbody.add_geom(
+    wall = spec.worldbody.add_geom(
       name=f"bin_wall{axis}{'+' if sign > 0 else '-'}",
       type=mujoco.mjtGeom.mjGEOM_BOX,
       pos=tuple(middle - _THICKNESS * normal),
       quat=quat,
       size=size,
-      rgba=shade,
+      rgba=_rgba(unit.bin_colour, 0.85 * gain),
       friction=_FRICTION,
     )
+    surfaces.append((wall, pattern))
+  for geom, material in surfaces:
+    if material:
+      geom.material = material
 
 
 def contains(position: np.ndarray, table_height: float) -> np.ndarray:
@@ -63,3 +69,7 @@ def contains(position: np.ndarray, table_height: float) -> np.ndarray:
   half = np.asarray(FLOOR_HALF) + WALL_RUN
   inside = np.abs(position[..., :2] - np.asarray(BIN_CENTRE)) <= half
   return inside.all(axis=-1) & (position[..., 2] > table_height - 0.02)
+
+
+def _rgba(colour: tuple[float, float, float], gain: float) -> tuple[float, ...]:
+  return (*(min(1.0, gain * c) for c in colour), 1.0)

@@ -52,14 +52,19 @@ def camera_rotation(camera: Camera) -> np.ndarray:
   return np.stack([cos * right + sin * up, cos * up - sin * right, back], axis=1)
 
 
+def focal_length(camera: Camera, size: int) -> float:
+  """Pixels, in a square image of `size` pixels."""
+  return size / (2 * np.tan(camera.fovy / 2))
+
+
 def project(camera: Camera, points: np.ndarray, size: int) -> np.ndarray:
   """Pixels [..., 2] (column, row) of points [..., 3] in a square image.
 
   For pictures and for the baselines that are given a calibration; the learned
-  policy has none.
+  policy has none. A pixel's middle is half a pixel from its number.
   """
   local = (np.asarray(points) - np.asarray(camera.position)) @ camera_rotation(camera)
-  focal = size / (2 * np.tan(camera.fovy / 2))
+  focal = focal_length(camera, size)
   column = size / 2 + focal * local[..., 0] / -local[..., 2]
   row = size / 2 - focal * local[..., 1] / -local[..., 2]
   return np.stack([column, row], axis=-1)

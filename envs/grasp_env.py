@@ -12,13 +12,15 @@ import numpy as np
 
 from envs.arm import inverse_kinematics
 from envs.bin import contains
-from envs.cameras import OVER_SHOULDER
+from envs.cameras import OVER_SHOULDER, focal_length
 from envs.control import LIFT_SPEED, Controller
+from envs.depth import unreliable_pixels, with_noise
 from envs.gripper import CLOSING_TORQUE, OPENING_TORQUE, TOOL_LENGTH
 from envs.objects import ObjectSpec
 from envs.rendering import Renderer
 from envs.scene import Scene, build_scene, object_positions
 from envs.success import (
+  TEST_IMAGE_SIZE,
   drop_test_says_grasped,
   lifted_objects,
   reading_says_grasped,
@@ -35,8 +37,6 @@ LIFT_HEIGHT = 0.12  # straight up, before anything is carried sideways
 RELEASE_HEIGHT = 0.20
 # On the table, beyond every view: where objects stand that were taken away.
 _SHELF_X, _SHELF_Y, _SHELF_SPACING = 1.10, -0.72, 0.24
-
-_AWAKE = -(1 + mujoco.mjMINAWAKE)  # of MjData.tree_asleep
 
 _UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 
@@ -86,10 +86,10 @@ class GraspEnv:
 
   def fill(self, rng: np.random.Generator) -> None:
     """Drops all objects into the bin and waits until they lie."""
-    self._retract()
     order = rng.permutation(len(self.scene.objects))
     for layer, index in enumerate(order):
       self._drop_from(index, 0.06 + 0.045 * layer, rng)
+    self._retract()
     self._settle(longest=3.0)
     self.return_strays(rng)
 
@@ -113,6 +113,26 @@ class GraspEnv:
       size: H and W, pixels; 0 is the size that policies see.
     """
     return self._renderer.render(self.data, OVER_SHOULDER, size or self._frame_size)
+
+  def depth(
+    self, size: int = 0, noise_rng: np.random.Generator | None = None
+  ) -> np.ndarray:
+    """float32[H, W]: the same view in metres along the optical axis; 0 is unmeasured.
+
+    Args:
+      size: as of `image`.
+      noise_rng: None for the truth; with a generator, what a structured-light sensor
+        would measure (see `envs.depth`).
+    """
+    size = size or self._frame_size
+    truth = self._renderer.render_depth(self.data, OVER_SHOULDER, size)
+    if noise_rng is None:
+      return truth
+    segmentation = self._renderer.render_segmentation(self.data, OVER_SHOULDER, size)
+    unreliable = unreliable_pixels(self.scene, segmentation)
+    return with_noise(
+      truth, unreliable, noise_rng, focal_length(self.unit.camera, size)
+    )
 
   def pose(self) -> np.ndarray:
     """float32[4]: the gripper's measured pose."""
@@ -145,7 +165,8 @@ class GraspEnv:
     self._settle(longest=1.0)
     reading = controller.gripper_reading()
     lifted = lifted_objects(self.scene, self.data)
-    before, holding = self.image(), controller.configuration()
+    test_size = min(self._frame_size, TEST_IMAGE_SIZE)
+    before, holding = self.image(test_size), controller.configuration()
     low, high = self.unit.workspace()
     over = rng.uniform(low[:2], high[:2])
     controller.move_to([*over, floor + RELEASE_HEIGHT, start[3]], LIFT_SPEED)
@@ -153,7 +174,7 @@ class GraspEnv:
     self._retract()
     self._settle(longest=1.2)
     controller.restore(holding)  # the arm's shadow is then the same in both images
-    dropped = drop_test_says_grasped(before, self.image())
+    dropped = drop_test_says_grasped(before, self.image(test_size))
     self._retract()
     return Outcome(
       gripper_reading=float(reading),
@@ -195,13 +216,31 @@ class GraspEnv:
     self.strays_returned += len(strays)
     return len(strays)
 
+  def push_objects(self, rng: np.random.Generator, speed: float) -> None:
+    """Knocks every object in the bin sideways, each its own way; time does not pass.
+
+    Args:
+      speed: m/s; friction stops what lies on the floor after about speed**2 / 12 m.
+    """
+    for index in self.remaining():
+      angle = rng.uniform(-np.pi, np.pi)
+      body = self.scene.bodies[index]
+      # A rigid body turns as well; all nodes of a soft one only move.
+      moving = body.qvel[:3] if len(body.geoms) else body.qvel
+      velocity = speed * np.array([np.cos(angle), np.sin(angle), 0.0])
+      self.data.qvel[moving.reshape(-1, 3)] += velocity  # which wakes it
+
   def object_positions(self) -> np.ndarray:
     """float64[N, 3]: the simulator's truth, for the oracle and for pictures."""
     return object_positions(self.scene, self.data)
 
   def _wake(self) -> None:
-    # Moving an object wakes it, but not what slept leaning on it.
-    self.data.tree_asleep[:] = _AWAKE
+    # An object that was put elsewhere in its sleep would hang there, and so would
+    # what lay on it; without sleeping for a moment, everything is awake.
+    option = self.scene.model.opt
+    option.enableflags &= ~int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    mujoco.mj_forward(self.scene.model, self.data)
+    option.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
 
   def _retract(self) -> None:
     self.data.ctrl[self.scene.drive_ctrl] = -OPENING_TORQUE

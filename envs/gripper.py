@@ -49,7 +49,8 @@ def add_gripper(
     rgba=_DARK,
     mass=0.6,
   )
-  palm.add_site(name=TIP, pos=(0, 0, TOOL_LENGTH), size=(0.001, 0, 0))
+  # Group 4 is not drawn: a camera sees no point between the fingers.
+  palm.add_site(name=TIP, pos=(0, 0, TOOL_LENGTH), size=(0.001, 0, 0), group=4)
   for side, name, finger in zip((1, -1), ("left", "right"), fingers, strict=True):
     _add_finger(spec, palm, side, name, finger)
   drive = spec.add_tendon(name=DRIVE)

@@ -108,7 +108,7 @@ def _gl_context():
 
 
 class Renderer:
-  """Draws one model's cameras as square RGB images.
+  """Draws one model's cameras as square images: RGB, depth, what is where.
 
   The GL context is shared by all renderers of the process; `close` frees what
   belongs to the model. Not for use from several threads.
@@ -133,6 +133,63 @@ class Renderer:
     Raises:
       ValueError: `size` is larger than the model's offscreen buffer.
     """
+    rect = self._draw(data, camera, size)
+    image = np.empty((size, size, 3), np.uint8)
+    self._mujoco.mjr_readPixels(image, None, rect, self._context)
+    return np.ascontiguousarray(image[::-1])
+
+  def render_depth(self, data, camera: str, size: int) -> np.ndarray:
+    """float32[size, size], top row first: metres along the optical axis (z-depth).
+
+    Exact, of what is in front: translucent things count as if they were opaque.
+    Where nothing is, the distance of the far clipping plane.
+
+    Raises:
+      ValueError: as `render`.
+    """
+    return self._draw_ids(data, camera, size)[0]
+
+  def render_segmentation(self, data, camera: str, size: int) -> np.ndarray:
+    """int32[size, size, 2], top row first: (type, id) of what is in front.
+
+    Types are those of `mujoco.mjtObj` (mjOBJ_GEOM, mjOBJ_FLEX); -1, -1 is nothing.
+
+    Raises:
+      ValueError: as `render`.
+    """
+    return self._draw_ids(data, camera, size)[1]
+
+  def _draw_ids(self, data, camera: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    mujoco = self._mujoco
+    flags = [
+      int(flag)
+      for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR)
+    ]
+    self._scene.flags[flags] = 1
+    try:
+      rect = self._draw(data, camera, size)
+    finally:
+      self._scene.flags[flags] = 0
+    colour = np.empty((size, size, 3), np.uint8)
+    buffer = np.empty((size, size), np.float32)
+    # Far things near zero, where floating-point numbers are finest.
+    self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+    mujoco.mjr_readPixels(colour, buffer, rect, self._context)
+    scale = self._model.stat.extent
+    near = self._model.vis.map.znear * scale
+    far = self._model.vis.map.zfar * scale
+    # The buffer holds near (far - z) / (z (far - near)): 1 at `near`, 0 at `far`.
+    depth = near * far / (buffer.astype(np.float64) * (far - near) + near)
+    drawn = self._scene.geoms[: self._scene.ngeom]
+    names = np.full((self._scene.ngeom + 1, 2), -1, np.int32)
+    for geom in drawn:
+      if geom.segid >= 0:
+        names[geom.segid + 1] = geom.objtype, geom.objid
+    number = colour.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
+    return depth[::-1].astype(np.float32), names[number[::-1]]
+
+  def _draw(self, data, camera: str, size: int):
+    """Draws into the offscreen buffer; returns the part of it that was drawn on."""
     mujoco = self._mujoco
     largest = self._model.vis.global_.offwidth
     if size > largest:
@@ -148,10 +205,8 @@ class Renderer:
       self._scene,
     )
     rect = mujoco.MjrRect(0, 0, size, size)
-    image = np.empty((size, size, 3), np.uint8)
     mujoco.mjr_render(rect, self._scene, self._context)
-    mujoco.mjr_readPixels(image, None, rect, self._context)
-    return np.ascontiguousarray(image[::-1])
+    return rect
 
   def close(self) -> None:
     """Frees the model's textures and lists; safe to call twice."""

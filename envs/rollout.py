@@ -183,6 +183,114 @@ def _run_numbered(env, policy, task: SceneTask, number: int, recorder) -> Attemp
   )
 
 
+class AttemptRun:
+  """One attempt in a filled bin, a decision at a time.
+
+  The rules of an attempt for everyone who drives one: `run_attempt`, and the
+  Gymnasium environment. After `env.begin` gave I0:
+
+    run = AttemptRun(env, pregrasp_image, rng, num_steps)
+    while not run.must_close:
+      run.execute(policy(run.observation(), key))
+    attempt = run.close()
+
+  A decision to close above the table first descends (Appendix A: the network scores
+  motions that end on the table). Everything that moves raises DivergedError when the
+  physics become unstable; the bin must then be filled anew.
+  """
+
+  def __init__(
+    self,
+    env: GraspEnv,
+    pregrasp_image: np.ndarray,
+    rng: np.random.Generator,
+    num_steps: int,
+  ):
+    """Approaches the first pose, which is random, and looks.
+
+    Args:
+      rng: for the first pose, the actuation, and where what was held is let go.
+      num_steps: T. The attempt has at most T steps, fewer when closed early.
+    """
+    self._env, self._rng, self._num_steps = env, rng, num_steps
+    self._pregrasp = pregrasp_image
+    self._in_bin = env.remaining()
+    self._images: list[np.ndarray] = []
+    self._poses: list[np.ndarray] = []
+    self._commands: list[np.ndarray] = []
+    self._evidence: list[dict[str, Any]] = []
+    self._closing = False
+    env.approach(_first_pose(env.unit, rng))
+    self._look()
+
+  @property
+  def must_close(self) -> bool:
+    """Whether nothing is left to decide: step T has come, or the decision to close."""
+    return self._closing or len(self._images) == self._num_steps
+
+  def observation(self) -> Observation:
+    """What there is to see at this step; arrays that belong to the attempt."""
+    return Observation(
+      pregrasp_image=self._pregrasp,
+      image=self._images[-1],
+      pose=self._poses[-1],
+      step=len(self._images),
+      num_steps=self._num_steps,
+      table_height=self._env.unit.table_height,
+      workspace=self._env.unit.workspace(),
+    )
+
+  def execute(self, decision: Any) -> None:
+    """Makes the motion that was decided, if there is one, and looks again."""
+    self._evidence.append(decision.evidence)
+    self._closing = decision.close
+    table_height, height = self._env.unit.table_height, self._poses[-1][2]
+    if self._closing and not height - table_height > AT_TABLE:
+      return
+    command = np.array(NULL_COMMAND if self._closing else decision.command, np.float32)
+    # Down on the table by the last step, whatever the policy does with the height.
+    if self._closing or len(self._images) == self._num_steps - 1:
+      command[2] = table_height - height
+    self._commands.append(command)
+    self._env.step(command, self._rng)
+    self._look()
+
+  def close(
+    self, *, scene_seed: int = 0, number: int = 0, replacement: bool = True
+  ) -> Attempt:
+    """Closes the gripper here, lifts, and finds the label.
+
+    Args:
+      scene_seed, number: recorded, not used.
+      replacement: whether what was grasped stays in the bin.
+    """
+    env = self._env
+    outcome = env.grasp(self._rng)
+    if not replacement:
+      env.take_away(outcome.held)
+    return Attempt(
+      pregrasp_image=self._pregrasp,
+      images=np.stack(self._images),
+      poses=np.stack(self._poses),
+      commands=np.stack([*self._commands, NULL_COMMAND]),
+      success=outcome.success,
+      gripper_reading=outcome.gripper_reading,
+      drop_test=outcome.drop_test,
+      simulator_truth=outcome.simulator_truth,
+      grasped=outcome.grasped,
+      unit=env.unit.name,
+      table_height=env.unit.table_height,
+      scene_seed=scene_seed,
+      attempt_seed=number,
+      objects=tuple(env.scene.objects[i].name for i in self._in_bin),
+      evidence=tuple(self._evidence),
+    )
+
+  def _look(self) -> None:
+    self._images.append(self._env.image())
+    self._poses.append(self._env.pose())
+
+
 def run_attempt(
   env: GraspEnv,
   policy: Policy,
@@ -194,15 +302,7 @@ def run_attempt(
   replacement: bool = True,
   recorder: Recorder | None = None,
 ) -> Attempt:
-  """Makes one attempt in a filled bin.
-
-  The first pose is random. A decision to close above the table first descends
-  (Appendix A: the network scores motions that end on the table).
-
-  Args:
-    num_steps: T. The attempt has at most T steps, fewer when the policy closes early.
-    scene_seed, number: recorded, not used.
-    replacement: whether what was grasped stays in the bin.
+  """Makes one attempt in a filled bin with a policy; arguments as in `AttemptRun`.
 
   Raises:
     DivergedError: the physics became unstable; the bin must be filled anew.
@@ -212,60 +312,15 @@ def run_attempt(
     recorder.begin(env)
   if isinstance(policy, LooksFirst):
     policy.begin(env)
-  in_bin = env.remaining()
-  env.approach(_first_pose(env.unit, rng))
-  images, poses, commands, evidence = [], [], [], []
-  closing = False
-  for step in range(1, num_steps + 1):
-    images.append(env.image())
-    poses.append(env.pose())
-    raised = poses[-1][2] - env.unit.table_height > AT_TABLE
-    if step == num_steps or closing:
-      break
-    observation = Observation(
-      pregrasp_image=pregrasp,
-      image=images[-1],
-      pose=poses[-1],
-      step=step,
-      num_steps=num_steps,
-      table_height=env.unit.table_height,
-      workspace=env.unit.workspace(),
-    )
+  run = AttemptRun(env, pregrasp, rng, num_steps)
+  while not run.must_close:
+    observation = run.observation()
     key = rng.integers(2**32, size=2, dtype=np.uint32)
     decision = policy(observation, key)
-    evidence.append(decision.evidence)
     if recorder:
       recorder.decided(env, observation, decision)
-    closing = decision.close
-    if closing and not raised:
-      break
-    command = np.array(NULL_COMMAND if closing else decision.command, np.float32)
-    # Down on the table by the last step, whatever the policy does with the height.
-    if closing or step == num_steps - 1:
-      command[2] = env.unit.table_height - poses[-1][2]
-    commands.append(command)
-    env.step(command, rng)
-  commands.append(NULL_COMMAND)
-  outcome = env.grasp(rng)
-  if not replacement:
-    env.take_away(outcome.held)
-  attempt = Attempt(
-    pregrasp_image=pregrasp,
-    images=np.stack(images),
-    poses=np.stack(poses),
-    commands=np.stack(commands),
-    success=outcome.success,
-    gripper_reading=outcome.gripper_reading,
-    drop_test=outcome.drop_test,
-    simulator_truth=outcome.simulator_truth,
-    grasped=outcome.grasped,
-    unit=env.unit.name,
-    table_height=env.unit.table_height,
-    scene_seed=scene_seed,
-    attempt_seed=number,
-    objects=tuple(env.scene.objects[i].name for i in in_bin),
-    evidence=tuple(evidence),
-  )
+    run.execute(decision)
+  attempt = run.close(scene_seed=scene_seed, number=number, replacement=replacement)
   if recorder:
     recorder.end(env, attempt)
   return attempt

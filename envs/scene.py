@@ -5,10 +5,18 @@ import dataclasses
 import mujoco
 import numpy as np
 
-from envs.arm import JOINT_NAMES, add_arm
+from envs.arm import BUILT_IN, add_arm
 from envs.bin import add_bin
 from envs.cameras import add_camera, add_lights
-from envs.gripper import DRIVE, FINGER_JOINTS, PROXIMAL_JOINTS, TIP, add_gripper
+from envs.gripper import (
+  DRIVE,
+  FINGER_JOINTS,
+  PROXIMAL_JOINTS,
+  TIP,
+  TOOL_LENGTH,
+  add_gripper,
+)
+from envs.menagerie import add_menagerie_arm, check_kinematics
 from envs.objects import Body, ObjectSpec, add_objects, find_bodies
 from envs.units import Unit
 
@@ -42,6 +50,9 @@ def build_scene(
   Args:
     frame_size: of the images that policies see, pixels; decides how finely is drawn.
     largest_image: of any other image that will be drawn, pixels.
+
+  Raises:
+    MenagerieError: the unit's arm is one that is not there or does not fit.
   """
   spec = mujoco.MjSpec()
   spec.modelname = unit.name
@@ -51,21 +62,22 @@ def build_scene(
   add_lights(spec, unit.lights)
   add_camera(spec, unit.camera)
   add_bin(spec, unit)
-  flange = add_arm(spec)
-  add_gripper(spec, flange, unit.fingers)
+  built_in = unit.arm == BUILT_IN
+  arm = add_arm(spec) if built_in else add_menagerie_arm(spec, unit.arm)
+  add_gripper(spec, arm.flange, unit.fingers)
   names = add_objects(spec, objects)
   model = spec.compile()
 
-  arm_joints = [model.joint(name) for name in JOINT_NAMES]
-  robot_joints = [model.joint(name) for name in (*JOINT_NAMES, *FINGER_JOINTS)]
+  arm_joints = [model.joint(name) for name in arm.joints]
+  robot_joints = [model.joint(name) for name in (*arm.joints, *FINGER_JOINTS)]
   bodies = find_bodies(model, names, objects)
-  return Scene(
+  scene = Scene(
     unit=unit,
     objects=tuple(objects),
     model=model,
     arm_qpos=np.array([j.qposadr[0] for j in arm_joints]),
     arm_qvel=np.array([j.dofadr[0] for j in arm_joints]),
-    arm_ctrl=np.array([model.actuator(f"{n}_servo").id for n in JOINT_NAMES]),
+    arm_ctrl=np.array([model.actuator(name).id for name in arm.servos]),
     finger_qpos=np.array([model.joint(n).qposadr[0] for n in PROXIMAL_JOINTS]),
     robot_qpos=np.array([j.qposadr[0] for j in robot_joints]),
     robot_qvel=np.array([j.dofadr[0] for j in robot_joints]),
@@ -74,6 +86,9 @@ def build_scene(
     bodies=bodies,
     object_qvel=np.array([adr for body in bodies for adr in body.qvel], np.int64),
   )
+  if not built_in:
+    check_kinematics(model, scene.arm_qpos, scene.tip_site, TOOL_LENGTH)
+  return scene
 
 
 def object_positions(scene: Scene, data: mujoco.MjData) -> np.ndarray:
@@ -110,6 +125,9 @@ def _set_options(
   quality.shadowsize = 2048 if fine else 512
   quality.numslices, quality.numstacks = (28, 16) if fine else (16, 8)
   quality.numquads = 1
+  # The shadow map spans the bin, not the whole table: its texels are then finer than
+  # what casts shadows there.
+  spec.visual.map.shadowclip = 0.25
   spec.visual.map.znear = 0.05
   spec.visual.map.zfar = 10.0
   spec.visual.headlight.active = 0

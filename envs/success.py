@@ -10,6 +10,7 @@ READING_THRESHOLD = 0.010  # m: fingers further apart than this hold something
 # two dozen cells of the tight view, here and where it was; one that only shifts by a
 # pixel changes a few.
 GRID = 36
+TEST_IMAGE_SIZE = 4 * GRID  # pixels; finer images would only be averaged away
 CHANGE_LEVEL = 24  # grey levels, of the most changed channel of a cell
 CHANGED_CELLS = 18
 LIFTED_HEIGHT = 0.15  # above the bin's floor: higher than any pile

@@ -1,9 +1,9 @@
 """What differs between robots (Section 5.1, Figures 6 and 7), sampled from a seed.
 
 A unit is one simulated robot. Everything that made the paper's robots alike but
-not identical is a field here: camera pose, lights, colours, uneven finger wear,
-friction, actuation. Units of the held-out family are drawn from other seeds than
-the training family's, so that no robot is ever in both.
+not identical is a field here: camera pose, lights, colours and textures, uneven
+finger wear, friction, actuation. Units of the held-out family are drawn from other
+seeds than the training family's, so that no robot is ever in both.
 
 Frames: robot base, x forward over the bin, y left, z up; metres and radians.
 """
@@ -18,6 +18,9 @@ WORKSPACE_HALF = (0.10, 0.12)
 MAX_HEIGHT = 0.20
 TABLE_HEIGHTS = (-0.01, 0.01)  # of the bin's floor, over all units
 MAX_YAW = np.deg2rad(120.0)
+
+# Patterns of a surface, see `envs.textures`; the first has none.
+TEXTURE_KINDS = ("plain", "grain", "speckle", "brushed", "stripes", "wood")
 
 # Seeds of a family are spawned from these, so that families are disjoint.
 FAMILIES = {"training": 1001, "held_out": 2002}
@@ -55,6 +58,16 @@ class Light:
 
 
 @dataclasses.dataclass(frozen=True)
+class Texture:
+  """Pattern on a surface of one colour; the default has none."""
+
+  kind: str = "plain"  # of TEXTURE_KINDS
+  contrast: float = 0.0  # standard deviation of brightness, share of its mean
+  scale: float = 0.25  # m, after which the pattern repeats
+  seed: int = 0  # of the pattern
+
+
+@dataclasses.dataclass(frozen=True)
 class Actuation:
   """How far the arm ends from where it was sent."""
 
@@ -76,6 +89,9 @@ class Unit:
   table_height: float  # of the bin's floor, m; known to the servo
   bin_colour: tuple[float, float, float]
   table_colour: tuple[float, float, float]
+  bin_texture: Texture = Texture()
+  table_texture: Texture = Texture()
+  arm: str = "built_in"  # or one that `envs.menagerie` knows
 
   def workspace(self) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest pose (x, y, z, yaw), float32[4] each, that may be sent."""
@@ -120,12 +136,21 @@ def sample_unit(seed: int, family: str = "training") -> Unit:
     table_height=float(rng.uniform(*TABLE_HEIGHTS)),
     bin_colour=_greyish(rng, 0.65, 0.85, tint=0.05),
     table_colour=_greyish(rng, 0.15, 0.5, tint=0.12),
+    # Drawn last: what came before is what it was without them. Subtle, because the
+    # dark fingers must stand out against the bin.
+    bin_texture=_sample_texture(rng, plain=0.35, contrast=(0.02, 0.06)),
+    table_texture=_sample_texture(rng, plain=0.2, contrast=(0.05, 0.15)),
   )
 
 
-def fleet_units(count: int, family: str = "training", first: int = 0) -> list[Unit]:
-  """`count` units of a family, from seed `first` on."""
-  return [sample_unit(seed, family) for seed in range(first, first + count)]
+def fleet_units(
+  count: int, family: str = "training", first: int = 0, arm: str = "built_in"
+) -> list[Unit]:
+  """`count` units of a family, from seed `first` on, with the arm of that name."""
+  return [
+    dataclasses.replace(sample_unit(seed, family), arm=arm)
+    for seed in range(first, first + count)
+  ]
 
 
 def _sample_camera(rng: np.random.Generator) -> Camera:
@@ -184,6 +209,19 @@ def _sample_actuation(rng: np.random.Generator) -> Actuation:
     bias=(float(x), float(y), 0.0, float(yaw)),
     noise=(0.002, 0.002, 0.001, float(np.deg2rad(1.0))),
   )
+
+
+def _sample_texture(
+  rng: np.random.Generator, plain: float, contrast: tuple[float, float]
+) -> Texture:
+  has_none = rng.uniform() < plain
+  texture = Texture(
+    kind=TEXTURE_KINDS[rng.integers(1, len(TEXTURE_KINDS))],
+    contrast=float(rng.uniform(*contrast)),
+    scale=float(rng.uniform(0.15, 0.35)),
+    seed=int(rng.integers(2**31)),
+  )
+  return Texture() if has_none else texture
 
 
 def _greyish(rng, low: float, high: float, tint: float) -> tuple[float, float, float]:

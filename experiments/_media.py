@@ -52,7 +52,7 @@ class VideoRecorder:
     step = f"attempt {self._attempts}, step {observation.step}/{observation.num_steps}"
     image = env.image(self.largest_image)
     if "candidates" not in evidence:
-      self._caption = f"{step}: random motion"
+      self._caption = f"{step}: {evidence.get('action', 'random motion')}"
       return
     self._caption = (
       f"{step}: {evidence['action']}, best {evidence['p_best']:.2f},"
@@ -144,7 +144,7 @@ def montage_of_units(
     env = grasp_env.GraspEnv(unit, things, size)
     env.fill(rng)
     env.begin(rng)
-    env.approach(np.array([*units.BIN_CENTRE, unit.table_height + 0.10, 0.6]))
+    env.approach(np.array([*units.BIN_CENTRE, unit.table_height + 0.10, -0.95]))
     tile = Image.fromarray(env.image())
     env.close()
     draw = ImageDraw.Draw(tile)

@@ -6,6 +6,9 @@ r"""Lets a fleet of simulated robots make grasp attempts (Section 5.2).
 Writes a TFDS dataset to <workdir>/<name>/1.0.0. The same command goes on with a
 collection that was interrupted; the same config gives the same attempts, byte for
 byte, whatever the number of workers.
+
+Several machines fill one dataset in a shared folder with the same command and
+--worker_index=0 (1, 2, ...) --worker_count=3; whoever is last declares it finished.
 """
 
 import dataclasses
@@ -15,13 +18,13 @@ from typing import Any
 
 from absl import flags
 
+from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, writer
 from envs import fleet, objects, rollout, units
 from experiments import _edge, _policies, _train_config
 from experiments._seeds import Purpose, scene_seed
 
-# Which units and which objects a dataset of that name is made with.
+# Which family of units a dataset of that name is made with.
 GROUPS = {"train": "training", "held_out": "held_out"}
 _PURPOSES = {"train": Purpose.TRAIN, "held_out": Purpose.HELD_OUT}
 
@@ -39,6 +42,9 @@ class CollectConfig:
     attempts_per_scene: attempts before the objects are swapped out.
     scenes_per_shard: scenes in one file.
     num_objects: objects in the bin.
+    objects: what the dataset `train` is made with, see `envs.objects.choose`.
+    held_out_objects: the same for the dataset `held_out`; shares no family with it.
+    arm: `built_in`, or one that `envs.menagerie` knows.
     num_steps: T of an attempt is drawn from these.
     seed: of everything.
     num_workers: processes, 0 for one a core; the attempts do not depend on it.
@@ -54,10 +60,15 @@ class CollectConfig:
   num_steps: tuple[int, ...]
   seed: int
   num_workers: int
+  objects: str = "training"
+  held_out_objects: str = "held_out"
+  arm: str = "built_in"
 
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
+      if isinstance(value, str):
+        continue
       least = 0 if field.name in ("seed", "num_workers") else 1
       if field.name == "num_steps":
         if not value or any(int(t) != t or t < 2 for t in value):
@@ -69,13 +80,28 @@ class CollectConfig:
         f"num_objects is {self.num_objects}, but a bin holds at most {objects.MOST}"
       )
 
+    shared = set(objects.choose(self.objects).families) & set(
+      objects.choose(self.held_out_objects).families
+    )
+    if shared:
+      raise ValueError(
+        f"objects and held_out_objects share {', '.join(sorted(shared))}; what is held"
+        " out must never be trained on"
+      )
+
   def deciding(self, name: str) -> dict[str, Any]:
     """The fields on which the attempts of the dataset `name` depend."""
-    other = {"train": ("num_held_out", "num_held_out_units")}.get(
-      name, ("num_attempts", "num_units")
+    other = {"train": ("num_held_out", "num_held_out_units", "held_out_objects")}.get(
+      name, ("num_attempts", "num_units", "objects")
     )
     fields = dataclasses.asdict(self)
-    return {k: v for k, v in fields.items() if k not in ("num_workers", *other)}
+    chosen = objects.choose(
+      self.held_out_objects if name == "held_out" else self.objects
+    )
+    return {
+      **{k: v for k, v in fields.items() if k not in ("num_workers", *other)},
+      "objects_fingerprint": chosen.fingerprint,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +133,8 @@ def collect(
   *,
   policy: str = "random",
   round_number: int = 0,
+  worker_index: int = 0,
+  worker_count: int = 1,
 ) -> Path:
   """Collects a dataset, or what is missing of it.
 
@@ -116,9 +144,12 @@ def collect(
     name: `train` or `held_out`: which units and objects.
     policy: `random`, or the folder of checkpoints whose network decides.
     round_number: recorded with every attempt.
+    worker_index: which share of the shards to make, 0 <= worker_index < worker_count.
+    worker_count: how many programs like this one, which need no word between them,
+      fill the dataset.
 
   Returns:
-    The dataset's folder.
+    The dataset's folder; finished if no shard of another worker is missing.
 
   Raises:
     UserError, DatasetError: something that the caller can mend.
@@ -157,10 +188,15 @@ def collect(
   software = _edge.to_json(versions)
   tasks = [
     ShardTask(str(directory), shard, shards[shard], spec, round_number, software)
-    for shard in writer.pending_shards(directory)
+    for shard in writer.pending_shards(
+      directory, worker_index=worker_index, worker_count=worker_count
+    )
   ]
-  _run(tasks, directory, sum(s.num_attempts for s in scenes), settings.num_workers)
-  writer.finalize(directory)
+  mine = shards[worker_index::worker_count]
+  num_attempts = sum(scene.num_attempts for shard in mine for scene in shard)
+  _run(tasks, directory, num_attempts, settings.num_workers)
+  if worker_count == 1 or not writer.pending_shards(directory):
+    finish.finalize(directory)
   return directory
 
 
@@ -171,7 +207,9 @@ def plan_scenes(
   held_out = name == "held_out"
   group = GROUPS[name]
   robots = units.fleet_units(
-    settings.num_held_out_units if held_out else settings.num_units, group
+    settings.num_held_out_units if held_out else settings.num_units,
+    group,
+    arm=settings.arm,
   )
   remaining = settings.num_held_out if held_out else settings.num_attempts
   scenes: list[rollout.SceneTask] = []
@@ -185,7 +223,7 @@ def plan_scenes(
         num_attempts=min(settings.attempts_per_scene, remaining),
         num_steps=settings.num_steps,
         num_objects=settings.num_objects,
-        objects=group,
+        objects=settings.held_out_objects if held_out else settings.objects,
         frame_size=frame_size,
       )
     )
@@ -207,6 +245,8 @@ def collect_shard(task: ShardTask) -> ShardReport:
       diverged += result.diverged
       strays += result.strays
   report = ShardReport(attempts, successes, diverged, strays)
+  if not shard.is_published:
+    return report  # Another worker was faster, and has written the row.
   # Here, not where results are gathered: a shard that is finished has its row even if
   # the program was interrupted meanwhile.
   log = _edge.JsonLines(Path(task.directory).parent / "collection.jsonl")
@@ -261,17 +301,34 @@ def define_flags() -> None:
   _edge.define_config()
   flags.DEFINE_string("workdir", "", "Folder of datasets.")
   flags.DEFINE_enum("name", "train", sorted(GROUPS), "Which dataset to collect.")
+  flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
+  flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_string("policy", "random", "'random', or a folder of checkpoints.")
   flags.DEFINE_integer("round", 0, "Number of the collection round, recorded.")
+  flags.DEFINE_integer("worker_index", 0, "Which of --worker_count programs this is.")
+  flags.DEFINE_integer("worker_count", 1, "Programs that fill one dataset together.")
 
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if not args.workdir:
     raise _edge.UserError("--workdir is needed: a folder for datasets")
+  if args.objects:
+    field = "held_out_objects" if args.name == "held_out" else "objects"
+    args.config.collect[field] = args.objects
+  if args.arm:
+    args.config.collect.arm = args.arm
   directory = collect(
-    args.config, args.workdir, args.name, policy=args.policy, round_number=args.round
+    args.config,
+    args.workdir,
+    args.name,
+    policy=args.policy,
+    round_number=args.round,
+    worker_index=args.worker_index,
+    worker_count=args.worker_count,
   )
+  if missing := writer.pending_shards(directory):
+    print(f"Unfinished: {len(missing)} shards of other workers are still missing")
   print(f"Dataset: {directory}")
 
 

@@ -37,7 +37,9 @@ class EvaluateConfig:
     num_attempts: of each policy.
     num_units: held-out robots, taking turns.
     attempts_per_scene: attempts before the objects are swapped out.
-    num_objects: held-out objects in the bin.
+    num_objects: objects in the bin.
+    objects: which ones, see `envs.objects.choose`.
+    arm: `built_in`, or one that `envs.menagerie` knows.
     num_steps: T.
     seed: of everything.
     num_workers: processes, 0 for one a core; the rows do not depend on it.
@@ -55,6 +57,8 @@ class EvaluateConfig:
   num_workers: int
   num_videos: int
   video_size: int
+  objects: str = "held_out"
+  arm: str = "built_in"
 
   def __post_init__(self) -> None:
     unknown = sorted(set(self.policies) - set(POLICIES))
@@ -64,6 +68,7 @@ class EvaluateConfig:
       raise ValueError(
         f"num_objects is {self.num_objects}, but a bin holds at most {objects.MOST}"
       )
+    objects.choose(self.objects)
     if self.num_workers < 0 or self.num_videos < 0:
       raise ValueError("num_workers and num_videos: expected at least 0")
     for name in ("num_attempts", "num_units", "attempts_per_scene", "num_objects"):
@@ -128,6 +133,7 @@ def evaluate(
     },
     "cell": {
       "frame_size": network.frame_size,
+      "objects_fingerprint": objects.choose(settings.objects).fingerprint,
       "mujoco": _edge.versions()["mujoco"],
     },
   }
@@ -156,7 +162,7 @@ def evaluate(
 
 def plan_scenes(settings: EvaluateConfig, frame_size: int) -> list[rollout.SceneTask]:
   """The scenes that every policy meets, exactly `num_attempts` in all."""
-  robots = units.fleet_units(settings.num_units, "held_out", _FIRST_UNIT)
+  robots = units.fleet_units(settings.num_units, "held_out", _FIRST_UNIT, settings.arm)
   scenes: list[rollout.SceneTask] = []
   remaining = settings.num_attempts
   while remaining > 0:
@@ -167,7 +173,7 @@ def plan_scenes(settings: EvaluateConfig, frame_size: int) -> list[rollout.Scene
         num_attempts=min(settings.attempts_per_scene, remaining),
         num_steps=(settings.num_steps,),
         num_objects=settings.num_objects,
-        objects="held_out",
+        objects=settings.objects,
         frame_size=frame_size,
       )
     )
@@ -357,6 +363,8 @@ def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
 def define_flags() -> None:
   _edge.define_config()
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of the network.")
+  flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
+  flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_string("workdir", "", "Folder for the results.")
 
 
@@ -364,6 +372,10 @@ def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if not args.workdir:
     raise _edge.UserError("--workdir is needed: a folder for the results")
+  if args.objects:
+    args.config.evaluate.objects = args.objects
+  if args.arm:
+    args.config.evaluate.arm = args.arm
   summary = evaluate(args.config, args.checkpoint, args.workdir)
   print(describe(summary["policies"]))
   print(f"Rows and videos: {args.workdir}")

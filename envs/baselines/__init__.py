@@ -1,5 +1,6 @@
 """Policies that the learned one is measured against (Section 6)."""
 
+from envs.baselines.oracle import OraclePolicy
 from envs.baselines.random_policy import RandomPolicy
 
-__all__ = ["RandomPolicy"]
+__all__ = ["OraclePolicy", "RandomPolicy"]

@@ -26,6 +26,10 @@ class ObjectSet(Protocol):
   def families(self) -> tuple[str, ...]:
     """Names, in the order in which they are drawn from."""
 
+  @property
+  def fingerprint(self) -> str:
+    """What else than the names decides the objects: '' or a checksum of files."""
+
   def sample(self, rng: np.random.Generator, count: int) -> list[ObjectSpec]:
     """Draws the contents of a bin."""
 
@@ -35,6 +39,7 @@ class Families:
   """Endless instances of some families, each family equally often."""
 
   families: tuple[str, ...]
+  fingerprint: str = ""
 
   def sample(self, rng: np.random.Generator, count: int) -> list[ObjectSpec]:
     return [
@@ -57,7 +62,7 @@ def choose(selection: str) -> ObjectSet:
     ValueError: it names nothing that there is.
     MeshError: a folder without a usable mesh.
   """
-  if Path(selection).is_dir() or "/" in selection:
+  if Path(selection).is_dir() or "/" in selection or "?" in selection:
     from envs.objects.meshes import open_folder  # needs extra libraries
 
     return open_folder(selection)

@@ -1,7 +1,7 @@
 """The form in which every family describes an object, and what follows from it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -113,6 +113,36 @@ def soft_volume(soft: SoftBody) -> float:
 SHAPES = ("box", "cylinder", "capsule", "ellipsoid", "sphere", "mesh")
 
 
+def centred(*parts: Part) -> tuple[Part, ...]:
+  """The same parts with their centre of mass at the origin of the object's frame."""
+  volumes = np.array([part_volume(part) for part in parts])
+  middle = volumes @ np.array([part.position for part in parts]) / volumes.sum()
+  return tuple(
+    dataclasses.replace(part, position=_triple(np.asarray(part.position) - middle))
+    for part in parts
+  )
+
+
+def turn(axis: str, angle: float) -> tuple[float, float, float, float]:
+  """The quaternion of a rotation about the axis x, y or z, rad."""
+  vector = [np.sin(angle / 2) if name == axis else 0.0 for name in "xyz"]
+  return (float(np.cos(angle / 2)), *_triple(vector))
+
+
+def around(part: Part, angle: float) -> Part:
+  """The part carried round the object's z axis, rad."""
+  w, z = np.cos(angle / 2), np.sin(angle / 2)
+  a, b, c, d = part.quaternion
+  turned = (w * a - z * d, w * b - z * c, w * c + z * b, w * d + z * a)
+  cos, sin = np.cos(angle), np.sin(angle)
+  px, py, pz = part.position
+  return dataclasses.replace(
+    part,
+    position=_triple((cos * px - sin * py, sin * px + cos * py, pz)),
+    quaternion=(float(turned[0]), *_triple(turned[1:])),
+  )
+
+
 def part_points(part: Part) -> np.ndarray:
   """float64[P, 3]: points whose convex hull holds the part, object's frame, m.
 
@@ -157,6 +187,11 @@ def properties(thing: ObjectSpec) -> tuple[str, ...]:
     "soft" if thing.soft is not None else "rigid",
     *(name for name, applies in found.items() if applies),
   )
+
+
+def _triple(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+  x, y, z = values
+  return float(x), float(y), float(z)
 
 
 def _half_size(part: Part) -> np.ndarray:

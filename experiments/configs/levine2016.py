@@ -27,10 +27,13 @@ def get_config() -> ConfigDict:
   config.collect.attempts_per_scene = 16
   config.collect.scenes_per_shard = 4  # 64 attempts of up to 10 images: about 20 MB
   config.collect.num_objects = 12
+  config.collect.objects = "training"
+  config.collect.held_out_objects = "held_out"
   config.collect.num_steps = tuple(range(2, 11))
   config.servo = ConfigDict({"close_ratio": 0.9, "raise_ratio": 0.5})
   config.evaluate.num_attempts = 400
   config.evaluate.num_objects = 12
+  config.evaluate.objects = "held_out"
   config.evaluate.num_steps = 10
 
   train = config.train

@@ -267,11 +267,68 @@ def test_a_stray_object_is_put_back_and_counted():
   env = GraspEnv(units.sample_unit(0), [BOX], 48)
   rng = np.random.default_rng(0)
   env.fill(rng)
+  env.controller.wait(1.0)  # long enough to fall asleep
   env.scene.bodies[0].place(env.data, [0.9, 0.5, 0.1], [1, 0, 0, 0])
   env.begin(rng)
   assert env.strays_returned == 1
-  assert abs(env.object_positions()[0, 1]) < 0.25
+  x, y, z = env.object_positions()[0]
+  assert abs(x - 0.56) < 0.2 and abs(y) < 0.22
+  assert z - env.unit.table_height < 0.06  # awake again, it has fallen
   env.close()
+
+
+def test_what_was_taken_away_is_gone_and_what_lay_on_it_falls():
+  env = GraspEnv(units.sample_unit(0), [BOX, BOX, BOX], 72)
+  floor = env.unit.table_height
+  for index, x, z in ((0, 0.56, 0.02), (1, 0.56, 0.06), (2, 0.64, 0.02)):
+    env.scene.bodies[index].place(env.data, [x, 0.0, floor + z], [1, 0, 0, 0])
+  env.begin(np.random.default_rng(0))
+  env.controller.wait(1.5)
+  before = env.image()
+  env.take_away([0])
+  env.controller.wait(0.5)
+  after = env.image()
+  env.take_away([1, 2])
+  assert env.remaining() == []
+  heights = env.object_positions()[:, 2] - floor
+  assert env.begin(np.random.default_rng(1)).shape == (72, 72, 3)
+  assert env.strays_returned == 0  # the shelf is no place to be returned from
+  env.close()
+  assert np.all(np.abs(heights) < 0.06)
+  assert success.drop_test_says_grasped(before, after)
+
+
+def test_without_replacement_the_bin_empties():
+  class Finds:
+    """Goes to where the first object left lies; told by the simulator."""
+
+    def begin(self, env):
+      index = env.remaining()[0]
+      w, x, y, z = env.scene.bodies[index].quaternion(env.data)
+      self.yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+      self.place = env.object_positions()[index, :2]
+
+    def __call__(self, observation, key):
+      turn = (self.yaw - observation.pose[3] + np.pi / 2) % np.pi - np.pi / 2
+      dx, dy = self.place - observation.pose[:2]
+      command = np.array([dx, dy, 0.0, np.sin(turn), np.cos(turn)], np.float32)
+      return rollout.Decision(command, close=False)
+
+  without = task(
+    num_attempts=12, num_objects=2, objects="capsule", replacement=False, num_steps=(4,)
+  )
+  attempts = rollout.run_scene(without, Finds()).attempts
+  in_bin = [len(attempt.objects) for attempt in attempts]
+  taken = [attempt.simulator_truth for attempt in attempts]
+  assert in_bin[0] == 2 and 1 in in_bin
+  for now, later, truth in zip(in_bin, in_bin[1:], taken, strict=False):
+    assert (later < now) == truth
+  if len(attempts) < 12:
+    assert in_bin[-1] - taken[-1] <= 0
+  kept = rollout.run_scene(
+    dataclasses.replace(without, replacement=True, num_attempts=3), Finds()
+  ).attempts
+  assert [len(attempt.objects) for attempt in kept] == [2, 2, 2]
 
 
 def test_random_commands_are_seeded_and_stay_in_the_workspace():

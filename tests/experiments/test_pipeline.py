@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import plan, source
+from envs import objects
 from experiments import (
   _edge,
   _seeds,
@@ -107,7 +108,16 @@ def test_units_and_scenes_of_different_purposes_never_mix():
         seeds += [scene.scene_seed for scene in scenes]
         cameras[name] |= {scene.unit.camera for scene in scenes}
     scenes = evaluate.plan_scenes(evaluation, 72)
-    assert {scene.objects for scene in scenes} == {"held_out"}
+    families = {
+      name: set(objects.choose(selection).families)
+      for name, selection in (
+        ("train", settings.objects),
+        ("held_out", settings.held_out_objects),
+        ("evaluate", evaluation.objects),
+      )
+    }
+    assert not families["train"] & (families["held_out"] | families["evaluate"])
+    assert {scene.objects for scene in scenes} == {evaluation.objects}
     seeds += [scene.scene_seed for scene in scenes]
     cameras["evaluate"] |= {scene.unit.camera for scene in scenes}
   assert len(seeds) == len(set(seeds)) and max(seeds) < 2**63

@@ -1,0 +1,303 @@
+r"""How fast the cell makes attempts, against bare physics and bare rendering.
+
+  python -m experiments.benchmarks.simulation --workdir=runs/benchmarks
+
+For attempts of 3 and of 10 steps: attempts a second on one core, split into physics,
+rendering, encoding and the rest. The floor is measured in the same run: beside every
+physics step and every image the same one is made again with nothing around it. Then
+attempts a second with 1, 2, ... processes, and what that means for the paper's 800,000
+attempts. Prints tables and writes simulation.json to the work folder.
+"""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import mujoco
+import numpy as np
+from absl import flags
+
+from data_pipeline import records
+from envs import fleet, objects, rendering, rollout, units
+from envs.baselines import RandomPolicy
+from envs.cameras import OVER_SHOULDER
+from envs.grasp_env import GraspEnv
+from experiments import _edge, _policies, collect
+
+PAPER_ATTEMPTS = 800_000
+PAPER_CORES = 16
+NUM_STEPS = (3, 10)
+NUM_OBJECTS = 6
+ATTEMPTS_PER_SCENE = 8
+
+
+@dataclasses.dataclass
+class Times:
+  """Seconds, summed over attempts."""
+
+  whole: float = 0.0  # without what the measurement itself took
+  physics: float = 0.0
+  rendering: float = 0.0
+  encoding: float = 0.0
+  bare_physics: float = 0.0
+  bare_rendering: float = 0.0
+  measuring: float = 0.0
+
+
+class _BareRenderer(rendering.Renderer):
+  """The calls of MuJoCo without which there is no image."""
+
+  def __init__(self, model: mujoco.MjModel):
+    super().__init__(model)
+    self._camera.fixedcamid = model.camera(OVER_SHOULDER).id
+
+  def draw(self, data: mujoco.MjData, size: int) -> None:
+    image = np.empty((size, size, 3), np.uint8)
+    rect = mujoco.MjrRect(0, 0, size, size)
+    mujoco.mjv_updateScene(
+      self._model, data, self._option, None, self._camera,
+      mujoco.mjtCatBit.mjCAT_ALL, self._scene,
+    )  # fmt: skip
+    mujoco.mjr_render(rect, self._scene, self._context)
+    mujoco.mjr_readPixels(image, None, rect, self._context)
+
+
+@contextlib.contextmanager
+def timed(model: mujoco.MjModel, times: Times) -> Iterator[None]:
+  """Times MuJoCo's step and the renderer, and does each again bare."""
+  step, render = mujoco.mj_step, rendering.Renderer.render
+  beside = mujoco.MjData(model)
+  bare = _BareRenderer(model)
+
+  def timed_step(model, data, nstep):
+    begin = time.perf_counter()
+    # All of it: a state alone would wake what sleeps.
+    mujoco.mj_copyData(beside, model, data)
+    start = time.perf_counter()
+    step(model, data, nstep=nstep)
+    end = time.perf_counter()
+    step(model, beside, nstep=nstep)
+    last = time.perf_counter()
+    times.physics += end - start
+    times.bare_physics += last - end
+    times.measuring += (start - begin) + (last - end)
+
+  def timed_render(renderer, data, camera, size):
+    start = time.perf_counter()
+    image = render(renderer, data, camera, size)
+    end = time.perf_counter()
+    bare.draw(data, size)
+    last = time.perf_counter()
+    times.rendering += end - start
+    times.bare_rendering += last - end
+    times.measuring += last - end
+    return image
+
+  with (
+    contextlib.closing(bare),
+    mock.patch.object(mujoco, "mj_step", timed_step),
+    mock.patch.object(rendering.Renderer, "render", timed_render),
+  ):
+    yield
+
+
+def measure(
+  num_steps: int, frame_size: int, num_scenes: int, selection: str
+) -> tuple[int, Times]:
+  """Makes attempts of one length in this process; returns their number and times.
+
+  Args:
+    num_steps: T.
+    frame_size: pixels.
+    num_scenes: of ATTEMPTS_PER_SCENE attempts, each of another unit.
+    selection: of objects.
+  """
+  times = Times()
+  attempts = 0
+  shard = collect.ShardTask("", 0, (), _policies.RANDOM, 0, "")
+  for number in range(num_scenes):
+    rng = np.random.default_rng([num_steps, number])
+    start = time.perf_counter()
+    env = GraspEnv(
+      units.sample_unit(number % units.NUM_TRAINING_UNITS),
+      objects.sample_objects(rng, NUM_OBJECTS, selection),
+      frame_size,
+    )
+    times.whole += time.perf_counter() - start
+    with timed(env.scene.model, times):
+      start, measured = time.perf_counter(), times.measuring
+      env.fill(rng)
+      for attempt_number in range(ATTEMPTS_PER_SCENE):
+        attempt = rollout.run_attempt(
+          env,
+          RandomPolicy(),
+          rng,
+          num_steps=num_steps,
+          scene_seed=number,
+          number=attempt_number,
+        )
+        before = time.perf_counter()
+        records.encode(collect.to_record(attempt, shard))
+        times.encoding += time.perf_counter() - before
+        attempts += 1
+      times.whole += time.perf_counter() - start - (times.measuring - measured)
+    env.close()
+  return attempts, times
+
+
+def row(num_steps: int, attempts: int, times: Times) -> dict[str, float]:
+  """What the times say of one attempt, in ms, and the ratio to the floor."""
+  each = {
+    field.name: 1e3 * getattr(times, field.name) / attempts
+    for field in dataclasses.fields(times)
+  }
+  floor = each["bare_physics"] + each["bare_rendering"]
+  return {
+    "num_steps": num_steps,
+    "attempts": attempts,
+    "attempts_per_second": 1e3 / each["whole"],
+    "whole_ms": each["whole"],
+    "physics_ms": each["physics"],
+    "rendering_ms": each["rendering"],
+    "encoding_ms": each["encoding"],
+    "rest_ms": each["whole"] - each["physics"] - each["rendering"] - each["encoding"],
+    "floor_ms": floor,
+    "overhead": each["whole"] / floor - 1.0,
+  }
+
+
+def make_scene(task: rollout.SceneTask) -> int:
+  """Attempts of a scene, encoded; runs in a worker process."""
+  shard = collect.ShardTask("", 0, (), _policies.RANDOM, 0, "")
+  result = rollout.run_scene(task, RandomPolicy())
+  for attempt in result.attempts:
+    records.encode(collect.to_record(attempt, shard))
+  return len(result.attempts)
+
+
+def throughput(
+  num_workers: int, num_steps: int, frame_size: int, num_scenes: int, selection: str
+) -> float:
+  """Attempts a second of some processes together, once all of them have begun."""
+  tasks = [
+    rollout.SceneTask(
+      unit=units.sample_unit(number % units.NUM_TRAINING_UNITS),
+      scene_seed=number,
+      num_attempts=ATTEMPTS_PER_SCENE,
+      num_steps=(num_steps,),
+      num_objects=NUM_OBJECTS,
+      objects=selection,
+      frame_size=frame_size,
+    )
+    # Each worker's first scene is not counted: it includes the start of the process.
+    for number in range(num_workers * (num_scenes + 1))
+  ]
+  done: list[tuple[float, int]] = []
+  results = fleet.map_unordered(make_scene, tasks, num_workers=num_workers)
+  for _, attempts in results:
+    done.append((time.perf_counter(), attempts))
+  first, counted = done[num_workers - 1], done[num_workers:]
+  return sum(attempts for _, attempts in counted) / (counted[-1][0] - first[0])
+
+
+def benchmark(
+  workdir: str | Path, *, frame_size: int, num_scenes: int, selection: str
+) -> dict[str, Any]:
+  """Runs the whole benchmark; returns and writes what simulation.json holds."""
+  workdir = _edge.prepare_workdir(workdir)
+  rendering.choose_backend()
+  cores = fleet.num_cores()
+  counts = sorted({min(2**power, cores) for power in range(8)} | {cores})
+  rows, scaling = [], []
+  with _edge.progress(len(NUM_STEPS) + len(counts), "simulation", "parts") as bar:
+    measure(NUM_STEPS[0], frame_size, 1, selection)  # warms caches up
+    for num_steps in NUM_STEPS:
+      rows.append(
+        row(num_steps, *measure(num_steps, frame_size, num_scenes, selection))
+      )
+      bar.update(1)
+    for workers in counts:
+      rate = throughput(workers, NUM_STEPS[0], frame_size, num_scenes, selection)
+      scaling.append({"workers": workers, "attempts_per_second": rate})
+      bar.update(1)
+  per_core = scaling[-1]["attempts_per_second"] / scaling[-1]["workers"]
+  slower = rows[-1]["attempts_per_second"] / rows[0]["attempts_per_second"]
+  result = {
+    "frame_size": frame_size,
+    "objects": selection,
+    "cores": os.cpu_count(),
+    "one_process": rows,
+    "scaling": scaling,
+    # All cores busy; T = 10 from the ratio that one process showed.
+    "hours_for_800000_attempts_on_16_cores": {
+      str(NUM_STEPS[0]): _hours(per_core),
+      str(NUM_STEPS[-1]): _hours(per_core * slower),
+    },
+    "software": _edge.versions(),
+  }
+  _edge.write_atomically(
+    workdir / "simulation.json", _edge.to_json(result, indent=2) + "\n"
+  )
+  return result
+
+
+def _hours(attempts_per_core_second: float) -> float:
+  return PAPER_ATTEMPTS / (attempts_per_core_second * PAPER_CORES) / 3600
+
+
+def describe(result: dict[str, Any]) -> str:
+  """The tables for the terminal."""
+  names = ("physics", "rendering", "encoding", "rest", "whole", "floor")
+  lines = [
+    f"{result['frame_size']} pixels, {NUM_OBJECTS} objects of {result['objects']!r},"
+    " one process, ms an attempt:",
+    "   T  attempts/s" + "".join(f"{name:>11}" for name in names) + "   over the floor",
+  ]
+  for each in result["one_process"]:
+    lines.append(
+      f"{each['num_steps']:>4}{each['attempts_per_second']:>12.2f}"
+      + "".join(f"{each[name + '_ms']:>11.1f}" for name in names)
+      + f"{100 * each['overhead']:>13.1f} %"
+    )
+  lines.append("")
+  lines.append("processes  attempts/s  times one")
+  one = result["scaling"][0]["attempts_per_second"]
+  for each in result["scaling"]:
+    rate = each["attempts_per_second"]
+    lines.append(f"{each['workers']:>9}{rate:>12.2f}{rate / one:>11.2f}")
+  hours = result["hours_for_800000_attempts_on_16_cores"]
+  lines.append("")
+  lines.extend(
+    f"800,000 attempts of T = {steps} on 16 such cores: {value:.1f} hours"
+    for steps, value in hours.items()
+  )
+  return "\n".join(lines)
+
+
+def define_flags() -> None:
+  flags.DEFINE_string("workdir", "", "Folder for simulation.json.")
+  flags.DEFINE_integer("frame_size", 512, "Pixels of the images.", lower_bound=16)
+  flags.DEFINE_integer(
+    "num_scenes", 6, f"Scenes of {ATTEMPTS_PER_SCENE} attempts a part.", lower_bound=1
+  )
+  flags.DEFINE_string("objects", "training:rigid", "Objects: a selection.")
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  result = benchmark(
+    args.workdir,
+    frame_size=args.frame_size,
+    num_scenes=args.num_scenes,
+    selection=args.objects,
+  )
+  print(describe(result))
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)
