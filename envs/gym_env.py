@@ -94,7 +94,7 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     for name, size in (("frame_size", frame_size), ("render_size", render_size)):
       if size < 32:
         raise ValueError(f"{name} is {size}, expected at least 32 pixels")
-    if render_mode not in (None, *self.metadata["render_modes"]):
+    if render_mode not in (None, "rgb_array"):
       raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
     objects_lib.choose(objects)
     self.unit = unit if isinstance(unit, Unit) else sample_unit(unit, unit_family)

@@ -205,6 +205,8 @@ class Renderer:
       self._scene,
     )
     rect = mujoco.MjrRect(0, 0, size, size)
+    # Another renderer may have been made since, and with it another buffer.
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
     mujoco.mjr_render(rect, self._scene, self._context)
     return rect
 

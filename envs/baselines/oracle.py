@@ -15,6 +15,7 @@ from envs.rollout import AT_TABLE, Decision, Observation
 
 HOVER = 0.11  # of the fingertips above the floor: over most of what lies there, m
 CLOSE_ENOUGH = np.array([0.003, 0.003, np.deg2rad(3.0)])  # x, y, yaw
+STILL = 0.002  # m: what moved less has not moved
 LOOKED_AT = 60  # pinches of an object that are looked at more closely
 # Share of a measured miss that is this unit's bias, after one motion: its variance
 # beside that of the noise that changes from motion to motion.
@@ -25,7 +26,7 @@ BIAS_TO_NOISE = 1.3
 class _Target:
   index: int  # of the object
   pose: np.ndarray  # float64[3]: x, y, yaw
-  seen: np.ndarray  # float64[P, 3]: the object's surface when this was chosen
+  seen: np.ndarray  # float64[P, 3]: all surfaces when this was chosen
   cost: float
 
 
@@ -37,17 +38,19 @@ class OraclePolicy:
 
   def __init__(self) -> None:
     self._env: GraspEnv | None = None
+    self._misses: list[np.ndarray] = []  # float64[3] each, of this scene's motions
     self._forget()
 
   def begin(self, env: GraspEnv) -> None:
     """Keeps the cell, to read its state at every decision."""
+    if env is not self._env:
+      self._misses = []  # of another robot, or of who knows which
     self._env = env
     self._forget()
 
   def _forget(self) -> None:
     self._target: _Target | None = None
     self._sent: np.ndarray | None = None  # float64[4]
-    self._misses: list[np.ndarray] = []  # float64[3] each
     self._bias_then = np.zeros(3)  # what the last motion allowed for
     self._blocked: list[np.ndarray] = []  # pinches [3] where fingers met something
 
@@ -104,17 +107,18 @@ class OraclePolicy:
     return self._bias_then
 
   def _choose(self, env: GraspEnv, observation: Observation) -> _Target | None:
-    """The best pinch; the one chosen before while its object has not moved."""
+    """The best pinch; the one chosen before while nothing has moved."""
     remaining = env.remaining()
+    if not remaining:
+      return None
     clouds = {
       i: pinch.cloud(env.scene.objects[i], env.scene.bodies[i], env.data)
       for i in remaining
     }
+    seen = np.concatenate([clouds[i].points for i in remaining])
     before = self._target
-    if before is not None and before.index in clouds:
-      shift = np.abs(clouds[before.index].points - before.seen).max()
-      if shift < 0.002:
-        return before
+    if before is not None and np.abs(seen - before.seen).max() < STILL:
+      return before
     best: _Target | None = None
     for index in remaining:
       others = [clouds[i].points for i in remaining if i != index]
@@ -126,7 +130,7 @@ class OraclePolicy:
       )
       if found is not None:
         pose, cost = found
-        best = _Target(index, pose, clouds[index].points, cost)
+        best = _Target(index, pose, seen, cost)
     return best
 
   def _best_of(self, thing, others, observation: Observation, limit: float):

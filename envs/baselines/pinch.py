@@ -29,7 +29,7 @@ WIDEST = OPENING - 0.014  # that may be pinched: both fingers' error, and bent t
 WEIGHTS = {
   "slant": 4.0,  # of the line between the two contacts, m/m
   "beside": 140.0,  # contacts from the middle of the pads, along them, m
-  "shallow": 130.0,  # how much less than 3 cm above the floor the contact ends, m
+  "shallow": 400.0,  # how much less than 2.2 cm above the pads' edge contacts reach, m
   "off centre": 20.0,  # of mass, m
   "wide": 40.0,  # beyond 5.5 cm, m
   "short": 100.0,  # of 1 cm that opposite contacts share along the pads, m
@@ -202,7 +202,7 @@ def _at_yaw(thing: Cloud, floor: float, yaw: float):
     [
       slant / np.maximum(width, 0.004),
       np.abs(sum(a_along) / 2 - offsets) + np.abs(sum(b_along) / 2 - offsets),
-      np.maximum(0.0, 0.030 - top),
+      np.maximum(0.0, 0.022 - (top - _pad_bottom(width))),
       np.abs(offsets - middle),
       np.maximum(0.0, width - 0.055),
       np.maximum(0.0, 0.010 - _common(a_along, b_along)),
@@ -214,6 +214,12 @@ def _at_yaw(thing: Cloud, floor: float, yaw: float):
   centre = np.stack([(left + right) / 2, offsets], axis=1) @ axes(yaw)
   poses = np.column_stack([centre, np.full(len(centre), yaw)])
   return poses, width, flaws
+
+
+def _pad_bottom(width: np.ndarray) -> np.ndarray:
+  """Height above the floor of the pads' lower edges: they sink as they close, m."""
+  outwards = (width / 2 + gripper.PAD_HALF_THICKNESS - gripper.PIVOT) / gripper.PROXIMAL
+  return gripper.CLEARANCE + gripper.PROXIMAL * (1 - np.sqrt(1 - outwards**2))
 
 
 def _gap(a, b) -> np.ndarray:

@@ -11,7 +11,9 @@ import pytest
 
 from experiments import _edge
 
-PROGRAMS = ("collect", "train", "evaluate", "export_policy", "report", "demo")
+PROGRAMS = (
+  "collect", "train", "evaluate", "export_policy", "report", "demo", "gallery", "watch",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,259 @@
+r"""A policy in a cell, to look at: as a video, or in a window.
+
+  python -m experiments.watch --policy=random --workdir=runs/watch
+  python -m experiments.watch --policy=servo --checkpoint=runs/demo/train/checkpoints \
+    --objects=hammer,bottle --unit=3 --viewer
+
+The video shows what the policy's camera sees, larger; the window any view, in real
+time, until it is closed. Every attempt is told in a line. Neither changes anything: the
+scene seeds, units and settings in an evaluation's rows.jsonl give its attempts again.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from envs import grasp_env, objects, rollout, units
+from experiments import _edge, _media, _policies, _train_config, _window, evaluate
+
+NUM_ATTEMPTS = 3  # of a video
+_IN_ONE_BIN = 20  # before a window shows other objects
+
+Say = Callable[[str], None]
+
+
+def plan_scene(
+  config: Mapping[str, Any],
+  *,
+  unit: int = 0,
+  unit_family: str = "held_out",
+  selection: str = "held_out",
+  num_attempts: int = NUM_ATTEMPTS,
+  num_steps: int = 0,
+  seed: int = 0,
+) -> rollout.SceneTask:
+  """The scene that is watched.
+
+  Args:
+    config: sections `network`, for the size of frames, and `evaluate`, for the rest.
+    unit, unit_family: the robot.
+    selection: of objects, see `envs.objects.choose`.
+    num_attempts: in this one bin.
+    num_steps: T; 0 is the config's.
+    seed: of the scene. Small numbers are scenes that nothing was trained or measured on
+      (`experiments._seeds`).
+
+  Raises:
+    UserError: one of them names nothing that there is.
+  """
+  settings = _edge.build(evaluate.EvaluateConfig, config["evaluate"], "evaluate")
+  for flag, value, least in (
+    ("num_attempts", num_attempts, 1),
+    ("num_steps", num_steps or settings.num_steps, 2),
+    ("seed", seed, 0),
+  ):
+    if value < least:
+      raise _edge.UserError(f"--{flag}={value}: expected at least {least}")
+  try:
+    (robot,) = units.fleet_units(1, unit_family, unit, settings.arm)
+    objects.choose(selection)
+  except ValueError as error:  # says which of them, and what there is
+    raise _edge.UserError(str(error)) from error
+  return rollout.SceneTask(
+    unit=robot,
+    scene_seed=seed,
+    num_attempts=num_attempts,
+    num_steps=(num_steps or settings.num_steps,),
+    num_objects=settings.num_objects,
+    objects=selection,
+    frame_size=_train_config.build_network(config["network"]).frame_size,
+  )
+
+
+def choose_policy(
+  config: Mapping[str, Any], name: str, checkpoint: str | Path = ""
+) -> _policies.PolicySpec:
+  """The policy of a name, as in evaluations.
+
+  Raises:
+    UserError, CheckpointError: there is none of that name, or no network for it.
+  """
+  if name not in evaluate.POLICIES:
+    known = ", ".join(evaluate.POLICIES)
+    raise _edge.UserError(f"--policy={name}: expected one of {known}")
+  if name != "servo":
+    return _policies.PolicySpec(name)
+  network = _train_config.build_network(config["network"])
+  return _policies.servo_spec(checkpoint, config["servo"], network, flag="checkpoint")
+
+
+def film(
+  scene: rollout.SceneTask,
+  policy: _policies.PolicySpec,
+  workdir: str | Path,
+  size: int,
+  say: Say = print,
+) -> Path:
+  """Writes watch-<policy>-<unit>-scene-<seed>.mp4 to a folder; returns its path.
+
+  Args:
+    size: of the picture without its caption, pixels, even, from 64 to 1024.
+    say: is told each attempt as one line.
+
+  Raises:
+    UserError: the folder or the size cannot be used.
+  """
+  if size % 2 or not 64 <= size <= 1024:
+    raise _edge.UserError(f"--size={size}: expected an even number from 64 to 1024")
+  name = f"watch-{policy.name}-{scene.unit.name}-scene-{scene.scene_seed}.mp4"
+  path = _edge.prepare_workdir(workdir) / name
+  with _media.VideoRecorder(path, size) as video:
+    rollout.run_scene(
+      scene, _policies.make_policy(policy), Together(video, Teller(say))
+    )
+  return path
+
+
+def show(
+  scene: rollout.SceneTask, policy: _policies.PolicySpec, say: Say = print
+) -> None:
+  """Shows the attempts in a window as they are made, until it is closed, or Ctrl-C.
+
+  When those of the scene are done, the next seed fills the bin, and a new window opens.
+
+  Raises:
+    UserError: no window can be opened here.
+  """
+  _window.check_display()
+  act = _policies.make_policy(policy)  # before the window opens: it may take a while
+  window = _window.Window()
+  recorder = Together(window, Teller(say))
+  try:
+    for seed in itertools.count(scene.scene_seed):
+      following = dataclasses.replace(scene, scene_seed=seed)
+      rollout.run_scene(following, act, recorder)
+  except (_window.WindowClosedError, KeyboardInterrupt):
+    pass  # either is how one stops looking
+  finally:
+    window.close()
+
+
+def describe(number: int, attempt: rollout.Attempt) -> str:
+  """An attempt as a line: the label, what it rests on, and the decisions."""
+  held = attempt.grasped or ("something" if attempt.simulator_truth else "nothing")
+  return (
+    f"attempt {number}: {'success' if attempt.success else 'failure'};"
+    f" {held} hung in the gripper, fingers {100 * attempt.gripper_reading:.1f} cm"
+    f" apart, drop test {'saw a change' if attempt.drop_test else 'saw none'};"
+    f" closed at step {len(attempt.images)} after:"
+    f" {', '.join(_word(e) for e in attempt.evidence) or 'no decision'}"
+  )
+
+
+def _word(evidence: Mapping[str, Any]) -> str:
+  action = str(evidence.get("action", "random motion"))
+  if "p_null" not in evidence:
+    return action
+  return f"{action} ({evidence['p_null']:.2f} here, {evidence['p_best']:.2f} best)"
+
+
+class Together:
+  """Several recorders as one."""
+
+  def __init__(self, *recorders: rollout.Recorder):
+    self.largest_image = max(recorder.largest_image for recorder in recorders)
+    self._recorders = recorders
+
+  def begin(self, env: grasp_env.GraspEnv) -> None:
+    for recorder in self._recorders:
+      recorder.begin(env)
+
+  def decided(
+    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+  ) -> None:
+    for recorder in self._recorders:
+      recorder.decided(env, observation, decision)
+
+  def frame(self, env: grasp_env.GraspEnv) -> None:
+    for recorder in self._recorders:
+      recorder.frame(env)
+
+  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+    for recorder in self._recorders:
+      recorder.end(env, attempt)
+
+
+class Teller:
+  """Tells each attempt as a line, and each one that was lost; a rollout.Recorder."""
+
+  largest_image = 0
+
+  def __init__(self, say: Say):
+    self._say = say
+    self._begun = 0
+    self._under_way = False
+
+  def begin(self, env: grasp_env.GraspEnv) -> None:
+    if self._under_way:
+      self._say(f"attempt {self._begun}: lost; the physics became unstable")
+    self._begun += 1
+    self._under_way = True
+
+  def decided(
+    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+  ) -> None:
+    pass
+
+  def frame(self, env: grasp_env.GraspEnv) -> None:
+    pass
+
+  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+    self._say(describe(self._begun, attempt))
+    self._under_way = False
+
+
+def define_flags() -> None:
+  _edge.define_config()
+  flags.DEFINE_string("policy", "random", f"One of {', '.join(evaluate.POLICIES)}.")
+  flags.DEFINE_string("checkpoint", "", "Folder of checkpoints, for the servo.")
+  flags.DEFINE_integer("unit", 0, "Which robot of its family.")
+  flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
+  flags.DEFINE_string("objects", "held_out", "Which objects; a folder, too.")
+  flags.DEFINE_integer(
+    "num_attempts", 0, f"In one bin; 0: {NUM_ATTEMPTS}, {_IN_ONE_BIN} with --viewer."
+  )
+  flags.DEFINE_integer("num_steps", 0, "T of each attempt; 0: the config's.")
+  flags.DEFINE_integer("seed", 0, "Of the scene.")
+  flags.DEFINE_integer("size", 480, "Of the video's picture, pixels, even.")
+  flags.DEFINE_string("workdir", "", "Folder for the video.")
+  flags.DEFINE_bool("viewer", False, "A window instead of a video.")
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  if args.viewer == bool(args.workdir):
+    raise _edge.UserError(
+      "expected either --workdir, a folder for a video, or --viewer for a window"
+    )
+  scene = plan_scene(
+    args.config,
+    unit=args.unit,
+    unit_family=args.unit_family,
+    selection=args.objects,
+    num_attempts=args.num_attempts or (_IN_ONE_BIN if args.viewer else NUM_ATTEMPTS),
+    num_steps=args.num_steps,
+    seed=args.seed,
+  )
+  policy = choose_policy(args.config, args.policy, args.checkpoint)
+  if args.viewer:
+    show(scene, policy)
+  else:
+    print(f"Video: {film(scene, policy, args.workdir, args.size)}")
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)
