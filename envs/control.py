@@ -17,6 +17,10 @@ YAW_SPEED = 4.0  # mean, rad/s
 SHORTEST_MOTION = 0.12  # s
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
+# MuJoCo would print its warnings and write MUJOCO_LOG.TXT into whatever folder this is;
+# `check_stable` looks at its counters instead.
+mujoco.set_mju_user_warning(lambda text: None)
+
 
 class DivergedError(RuntimeError):
   """The physics became unstable; the attempt must be dropped and counted."""

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from envs.baselines import pinch
+from envs.baselines.surfaces import Cloud, cloud
 from envs.grasp_env import GraspEnv
 from envs.rollout import AT_TABLE, Decision, Observation
 
 HOVER = 0.11  # of the fingertips above the floor: over most of what lies there, m
 CLOSE_ENOUGH = np.array([0.003, 0.003, np.deg2rad(3.0)])  # x, y, yaw
+EDGE = 0.004  # of the workspace: room to correct in, m
 STILL = 0.002  # m: what moved less has not moved
 LOOKED_AT = 60  # pinches of an object that are looked at more closely
 # Share of a measured miss that is this unit's bias, after one motion: its variance
@@ -72,7 +74,11 @@ class OraclePolicy:
     error = _wrap(_nearest_turn(target.pose, pose, observation) - pose[[0, 1, 3]])
     aligned = bool(np.all(np.abs(error) < CLOSE_ENOUGH))
     last = observation.step == observation.num_steps - 1
-    evidence: dict[str, Any] = {"target": target.index, "cost": target.cost}
+    evidence: dict[str, Any] = {
+      "object": self._env.scene.objects[target.index].name,
+      "pinch": target.pose,
+      "cost": target.cost,
+    }
     if not raised and (aligned or np.all(np.abs(error) < 3 * CLOSE_ENOUGH)):
       return Decision(
         _command(np.zeros(4)), close=True, evidence={"action": "close", **evidence}
@@ -112,8 +118,7 @@ class OraclePolicy:
     if not remaining:
       return None
     clouds = {
-      i: pinch.cloud(env.scene.objects[i], env.scene.bodies[i], env.data)
-      for i in remaining
+      i: cloud(env.scene.objects[i], env.scene.bodies[i], env.data) for i in remaining
     }
     seen = np.concatenate([clouds[i].points for i in remaining])
     before = self._target
@@ -133,31 +138,31 @@ class OraclePolicy:
         best = _Target(index, pose, seen, cost)
     return best
 
-  def _best_of(self, thing, others, observation: Observation, limit: float):
-    """The best pinch of one object, if it costs less than `limit`, and its cost."""
-    floor = observation.table_height
+  def _best_of(
+    self, thing: Cloud, others: np.ndarray, observation: Observation, limit: float
+  ) -> tuple[np.ndarray, float] | None:
+    """The best pinch [3] of one object, if it costs less than `limit`, and its cost."""
     low, high = (np.asarray(w, np.float64)[:2] for w in observation.workspace)
-    candidates = pinch.propose(thing, floor)
-    here = np.asarray(observation.pose, np.float64)[[0, 1, 3]]
-    outside = np.maximum(low + 0.004 - candidates.poses[:, :2], 0.0)
-    outside += np.maximum(candidates.poses[:, :2] - high + 0.004, 0.0)
-    costs = candidates.flaws @ list(pinch.WEIGHTS.values()) + 0.5 * np.linalg.norm(
-      candidates.poses[:, :2] - here[:2], axis=1
-    )
-    costs = costs + np.where(outside.max(axis=1, initial=0.0) > 0, 5.0, 0.0)
+    found = pinch.propose(thing, observation.table_height)
+    spots = found.poses[:, :2]
+    inside = np.all((spots >= low + EDGE) & (spots <= high - EDGE), axis=1)
+    # A short way is preferred a little: between like pinches it does not waver.
+    costs = found.costs + np.linalg.norm(spots - observation.pose[:2], axis=1) / 2
+    costs[~inside] = np.inf
     for blocked in self._blocked:
-      gap = np.linalg.norm(candidates.poses[:, :2] - blocked[:2], axis=1)
-      turn = np.abs(np.sin(candidates.poses[:, 2] - blocked[2]))
-      costs = costs + np.where((gap < 0.02) & (turn < 0.3), 2.0, 0.0)
+      apart = np.linalg.norm(spots - blocked[:2], axis=1)
+      turned = np.abs(np.sin(found.poses[:, 2] - blocked[2]))
+      costs[(apart < 0.02) & (turned < 0.3)] += 2.0
     near = others[np.linalg.norm(others[:, :2] - thing.centre[:2], axis=1) < 0.2]
     best = None
     for k in np.argsort(costs)[:LOOKED_AT]:
       if costs[k] >= limit:
         break
-      pose = candidates.poses[k]
-      cost = costs[k] + pinch.obstruction(pose, thing.points, near, floor)
+      cost = float(costs[k]) + pinch.obstruction(
+        found.poses[k], thing.points, near, observation.table_height
+      )
       if cost < limit:
-        best, limit = (pose, float(cost)), cost
+        best, limit = (found.poses[k], cost), cost
     return best
 
 

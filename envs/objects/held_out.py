@@ -101,7 +101,7 @@ def _tape_dispenser(rng: np.random.Generator) -> Shape:
 
 
 def _coaster(rng: np.random.Generator) -> Shape:
-  radius, half = rng.uniform(0.03, 0.042), rng.uniform(0.006, 0.008)
+  radius, half = rng.uniform(0.028, 0.035), rng.uniform(0.0075, 0.0082)
   return Shape(
     parts=(
       Part("cylinder", (radius, half)),
@@ -161,7 +161,7 @@ def _jack(rng: np.random.Generator) -> Shape:
 
 def _wrench(rng: np.random.Generator) -> Shape:
   half, width = rng.uniform(0.04, 0.054), rng.uniform(0.008, 0.011)
-  thick, jaw = rng.uniform(0.0065, 0.008), rng.uniform(0.014, 0.017)
+  thick, jaw = rng.uniform(0.0075, 0.009), rng.uniform(0.014, 0.017)
   prong = (0.011, 0.3 * jaw, thick)
   reach = half + jaw + 0.008
   return Shape(
@@ -172,7 +172,7 @@ def _wrench(rng: np.random.Generator) -> Shape:
       Part("box", prong, (reach, 0.7 * jaw, 0.0)),
       Part("box", prong, (reach, -0.7 * jaw, 0.0)),
     ),
-    density=(2500.0, 6000.0),
+    density=(2500.0, 5500.0),
     friction=(0.5, 0.8),
     shine=0.9,
     saturation=(0.0, 0.15),
@@ -210,7 +210,7 @@ def _foam_roll(rng: np.random.Generator) -> Shape:
 def _marshmallow(rng: np.random.Generator) -> Shape:
   radius, half = rng.uniform(0.021, 0.025), rng.uniform(0.017, 0.025)
   return Shape(
-    soft=SoftBody("cylinder", (radius, radius, half), rng.uniform(2e4, 6e4)),
+    soft=SoftBody("cylinder", (radius, radius, half), rng.uniform(4e4, 9e4)),
     density=(80.0, 200.0),
     friction=(0.8, 1.1),
     saturation=(0.05, 0.4),

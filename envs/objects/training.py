@@ -71,7 +71,7 @@ def _dumbbell(rng: np.random.Generator) -> Shape:
 
 def _notepad(rng: np.random.Generator) -> Shape:
   long, wide = rng.uniform(0.04, 0.065), rng.uniform(0.028, 0.04)
-  thick, cover = rng.uniform(0.0065, 0.0085), 0.001
+  thick, cover = rng.uniform(0.0075, 0.0085), 0.001
   return Shape(
     parts=centred(
       Part("box", (long, wide, thick - cover), (0.0, 0.0, -cover)),
