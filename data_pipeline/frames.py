@@ -1,9 +1,12 @@
 """The pixels of samples: decoded when they are asked for, or once into memory."""
 
-from typing import Protocol
+import threading
+from typing import Any, Protocol
 
 import numpy as np
+from absl import logging
 
+from data_pipeline import plan as plan_lib
 from data_pipeline import records, source
 
 
@@ -19,7 +22,11 @@ class Frames(Protocol):
   def pair(self, attempt: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pregrasp image and the image of step 1..T, uint8[H, W, 3] each.
 
-    The arrays belong to the frames and must not be written to.
+    The arrays belong to the frames, must not be written to, and are valid until the
+    same thread asks again.
+
+    Raises:
+      DatasetError: the record or an image in it is broken; names file and record.
     """
     ...
 
@@ -29,20 +36,31 @@ class DecodedFrames:
 
   def __init__(self, dataset: source.Dataset):
     self.fingerprint = dataset.fingerprint
-    self._dataset = dataset
+    self._records = dataset.records
+    self._shape = (2, dataset.frame_size, dataset.frame_size, 3)
+    # Decoding into memory that was used before is faster than into new memory.
+    self._kept = threading.local()
 
   def pair(self, attempt: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """See Frames.
-
-    Raises:
-      DatasetError: the record cannot be read any more.
-      RecordError: an image is broken; names the attempt.
-    """
-    jpegs = records.jpegs(self._dataset[attempt])
+    """See Frames."""
+    data = self._records[attempt]
+    if not hasattr(self._kept, "images"):
+      self._kept.images = np.empty(self._shape, np.uint8)
+    pregrasp, image = self._kept.images
     try:
-      return records.from_jpeg(jpegs[0]), records.from_jpeg(jpegs[step])
+      jpegs = records.jpeg_pair(data, step)
+      records.from_jpeg(jpegs[0], out=pregrasp)
+      records.from_jpeg(jpegs[1], out=image)
     except records.RecordError as error:
-      raise records.RecordError(f"attempt {attempt}, step {step}: {error}") from error
+      raise self._records.broken(attempt, error) from error
+    return pregrasp, image
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"_kept": None}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    self._kept = threading.local()
 
 
 class CachedFrames:
@@ -55,7 +73,7 @@ class CachedFrames:
       dataset: takes `frames_size(dataset)` bytes of memory.
 
     Raises:
-      RecordError: an image is broken; names the attempt.
+      DatasetError: a record is broken and `dataset.on_bad_record` is 'fail'.
     """
     self.fingerprint = dataset.fingerprint
     num_steps = dataset.attempts.num_steps
@@ -63,19 +81,33 @@ class CachedFrames:
     # An attempt's pregrasp image is followed by those of its steps 1..T.
     self._first = np.cumsum(num_steps + 1) - (num_steps + 1)
     self._images = np.empty((int((num_steps + 1).sum()), size, size, 3), np.uint8)
-    for attempt, first in enumerate(self._first):
-      for offset, jpeg in enumerate(records.jpegs(dataset[attempt])):
-        try:
-          records.from_jpeg(jpeg, out=self._images[first + offset])
-        except records.RecordError as error:
-          raise records.RecordError(
-            f"attempt {attempt}, step {offset}: {error}"
-          ) from error
+    self._broken: dict[int, plan_lib.DatasetError] = {}
+    for attempt in range(len(dataset)):
+      try:
+        self._decode(dataset, attempt, int(num_steps[attempt]) + 1)
+      except plan_lib.DatasetError as error:
+        if dataset.on_bad_record == "fail":
+          raise
+        self._broken[attempt] = error
 
   def pair(self, attempt: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """See Frames."""
+    if self._broken and attempt in self._broken:
+      raise self._broken[attempt]
     first = self._first[attempt]
     return self._images[first], self._images[first + step]
+
+  def _decode(self, dataset: source.Dataset, attempt: int, count: int) -> None:
+    first = self._first[attempt]
+    data = dataset[attempt]
+    try:
+      jpegs = records.jpegs(data)
+      if len(jpegs) != count:
+        raise records.RecordError(f"it has {len(jpegs)} images, expected {count}")
+      for offset, jpeg in enumerate(jpegs):
+        records.from_jpeg(jpeg, out=self._images[first + offset])
+    except records.RecordError as error:
+      raise dataset.records.broken(attempt, error) from error
 
 
 def frames_size(dataset: source.Dataset) -> int:
@@ -96,4 +128,7 @@ def load_frames(dataset: source.Dataset, cache_bytes: int) -> Frames:
   """
   if frames_size(dataset) <= cache_bytes:
     return CachedFrames(dataset)
+  logging.info(
+    "images are decoded anew for each sample: more than %d bytes", cache_bytes
+  )
   return DecodedFrames(dataset)

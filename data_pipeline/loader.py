@@ -12,117 +12,25 @@ A curriculum is one loader for each phase, all on the same frames:
     near = make_loader(dataset, dataclasses.replace(config, max_distance=0.07), frames)
 """
 
-import dataclasses
-import functools
 import json
-import math
 import weakref
 from collections.abc import Iterator
-from typing import TypedDict
 
 import grain
 import numpy as np
 
+from data_pipeline import batches as batches_lib
 from data_pipeline import frames as frames_lib
+from data_pipeline import order as order_lib
 from data_pipeline import samples as samples_lib
-from data_pipeline import source, transforms
+from data_pipeline import source
+from data_pipeline.loader_config import LoaderConfig, LoaderError, evaluation_config
 
+__all__ = [
+  "Batch", "Loader", "LoaderConfig", "LoaderError", "evaluation_config", "make_loader",
+]  # fmt: skip
 
-class LoaderError(ValueError):
-  """A loader cannot be made, or cannot go on, with what it was given."""
-
-
-class Batch(TypedDict):
-  """B samples, each crop S pixels wide and high."""
-
-  pregrasp_image: np.ndarray  # uint8[B, S, S, 3] RGB.
-  image: np.ndarray  # uint8[B, S, S, 3] RGB, cropped and coloured as its pregrasp.
-  command: np.ndarray  # float32[B, 5]: p_T - p_t, robot base frame, metres.
-  success: np.ndarray  # float32[B]: the label, 0 or 1.
-  step: np.ndarray  # int32[B]: t = 1..T.
-  num_steps: np.ndarray  # int32[B]: T.
-  distance: np.ndarray  # float32[B]: |(dx, dy, dz)| of the command, metres.
-  attempt: np.ndarray  # int64[B]: index into the dataset.
-
-
-@dataclasses.dataclass(frozen=True)
-class LoaderConfig:
-  """Which samples, in what order, and how they are changed.
-
-  Attributes:
-    batch_size: samples of a batch, on this host.
-    crop_size: height and width of the crops, pixels.
-    seed: decides order and augmentation.
-    shuffle: whether to draw a new order of all samples for each epoch.
-    random_crop: whether a sample's crop lies anywhere in its frames; else in the
-      middle. Both images of a sample share it.
-    mirror_probability: how often left and right are exchanged, dy and dyaw with them.
-    jitter: how far the colours of a sample are changed.
-    num_epochs: passes over the samples; None for endlessly many.
-    drop_remainder: whether the last batch is left out where it is not full. Without
-      it every sample comes exactly `num_epochs` times.
-    min_distance: samples with |p_T - p_t| below are left out, metres.
-    max_distance: samples with |p_T - p_t| of this or above are left out, metres.
-    host_index: this host, 0 <= host_index < host_count. Hosts have disjoint samples
-      in every epoch.
-    host_count: how many hosts there are.
-    num_workers: processes that make batches; 0 makes them in this one. Grain's
-      workers need parsed flags, as in a program started by `absl.app.run`.
-    num_threads: threads of each process that make batches.
-    prefetch: batches kept ready.
-  """
-
-  batch_size: int
-  crop_size: int
-  seed: int = 0
-  shuffle: bool = True
-  random_crop: bool = True
-  mirror_probability: float = 0.0
-  jitter: transforms.ColourJitter = transforms.ColourJitter()
-  num_epochs: int | None = None
-  drop_remainder: bool = True
-  min_distance: float = 0.0
-  max_distance: float = math.inf
-  host_index: int = 0
-  host_count: int = 1
-  num_workers: int = 0
-  num_threads: int = 1
-  prefetch: int = 4
-
-  def __post_init__(self) -> None:
-    for name in ("batch_size", "crop_size", "host_count", "num_threads", "prefetch"):
-      if getattr(self, name) < 1:
-        raise LoaderError(f"{name} is {getattr(self, name)}, expected at least 1")
-    if self.num_epochs is not None and self.num_epochs < 1:
-      raise LoaderError(f"num_epochs is {self.num_epochs}, expected 1 or more, or None")
-    if not 0 <= self.host_index < self.host_count:
-      raise LoaderError(
-        f"host_index is {self.host_index}, expected 0 to {self.host_count - 1} as "
-        f"host_count is {self.host_count}"
-      )
-    if not 0 <= self.mirror_probability <= 1:
-      raise LoaderError(
-        f"mirror_probability is {self.mirror_probability}, expected 0 to 1"
-      )
-
-  def identity(self) -> dict[str, object]:
-    """Returns what decides the batches; workers and threads do not."""
-    fields = dataclasses.asdict(self)
-    for name in ("num_workers", "num_threads", "prefetch"):
-      del fields[name]
-    return fields
-
-
-def evaluation_config(batch_size: int, crop_size: int) -> LoaderConfig:
-  """Every sample once, in order, in its centre crop; the last batch may be short."""
-  return LoaderConfig(
-    batch_size=batch_size,
-    crop_size=crop_size,
-    shuffle=False,
-    random_crop=False,
-    num_epochs=1,
-    drop_remainder=False,
-  )
+Batch = batches_lib.Batch
 
 
 class Loader(Iterator[Batch]):
@@ -242,31 +150,67 @@ def make_loader(
       f"{config.min_distance} to {config.max_distance} m, expected at least one for "
       f"each of {config.host_count} hosts; widen the range or collect more attempts"
     )
-  # Numbers of samples go through Grain, whole batches through NumPy: Grain's cost
-  # for each element would be felt with small images.
-  numbers = grain.MapDataset.range(len(samples)).seed(config.seed)
-  if config.shuffle:
-    numbers = numbers.shuffle()
-  numbers = numbers[config.host_index :: config.host_count]
-  assemble = functools.partial(
-    _assemble,
+  numbers, num_samples = _numbers(dataset, samples, config)
+  assemble = batches_lib.Assembler(
     samples=samples,
     frames=frames,
-    config=config,
     frame_size=dataset.frame_size,
+    crop_size=config.crop_size,
+    random_crop=config.random_crop,
+    mirror_probability=config.mirror_probability,
+    jitter=config.jitter,
+    skip_broken=dataset.on_bad_record == "skip",
   )
-  batches = (
-    numbers.repeat(config.num_epochs)
-    .batch(config.batch_size, drop_remainder=config.drop_remainder)
-    .random_map(assemble)
-  )
+  # Numbers of samples go through Grain, whole batches through NumPy: Grain's cost
+  # for each element would be felt with small images.
+  batches = numbers.batch(
+    config.batch_size, drop_remainder=config.drop_remainder
+  ).random_map(assemble)
   if len(batches) == 0:
     raise LoaderError(
-      f"{len(numbers)} samples do not fill a batch of {config.batch_size}; make "
+      f"{num_samples} samples do not fill a batch of {config.batch_size}; make "
       "batches smaller, or keep the remainder with drop_remainder=False"
     )
   identity = f"dataset {dataset.fingerprint}, {json.dumps(config.identity())}"
-  return Loader(batches, config, num_samples=len(numbers), identity=identity)
+  return Loader(batches, config, num_samples=num_samples, identity=identity)
+
+
+def _numbers(
+  dataset: source.Dataset, samples: samples_lib.Samples, config: LoaderConfig
+) -> tuple[grain.MapDataset, int]:
+  """Returns the numbers of samples in the order of the batches, and an epoch's."""
+
+  def order(count: int) -> grain.MapDataset:
+    return order_lib.numbers_of(
+      count,
+      seed=config.seed,
+      shuffle=config.shuffle,
+      host_index=config.host_index,
+      host_count=config.host_count,
+    )
+
+  if not config.mixture:
+    numbers = order(len(samples))
+    return numbers.repeat(config.num_epochs), len(numbers)
+  part = dataset.part[samples.attempt]
+  members = [np.flatnonzero(part == i) for i in range(len(config.mixture))]
+  if dataset.num_parts > len(config.mixture):
+    raise LoaderError(
+      f"mixture has {len(config.mixture)} weights, expected one for each of "
+      f"{dataset.num_parts} datasets"
+    )
+  for i, member in enumerate(members):
+    if len(member) < config.host_count:
+      raise LoaderError(
+        f"dataset {i} of the mixture has {len(member)} samples at a distance of "
+        f"{config.min_distance} to {config.max_distance} m, expected at least one for "
+        f"each of {config.host_count} hosts; leave it out, or collect more"
+      )
+  parts = [order(len(member)) for member in members]
+  numbers = order_lib.mix(
+    [part.repeat() for part in parts], members, config.mixture, config.seed
+  )
+  return numbers, sum(len(part) for part in parts)
 
 
 def _check(
@@ -287,46 +231,3 @@ def _check(
       f"num_workers is {config.num_workers}, expected 0 with cached frames: each "
       "worker would hold a copy of them"
     )
-
-
-def _assemble(
-  numbers: np.ndarray,
-  rng: np.random.Generator,
-  *,
-  samples: samples_lib.Samples,
-  frames: frames_lib.Frames,
-  config: LoaderConfig,
-  frame_size: int,
-) -> Batch:
-  """Makes a batch of the samples with the given numbers; `rng` is of this batch."""
-  count, size = len(numbers), config.crop_size
-  if config.random_crop:
-    offsets = transforms.random_offsets(rng, count, frame_size, size)
-  else:
-    offsets = transforms.centre_offsets(count, frame_size, size)
-  is_mirrored = rng.random(count) < config.mirror_probability
-  colours = None if config.jitter.is_off else config.jitter.draw(rng, count)
-
-  images = np.empty((2, count, size, size, 3), np.uint8)
-  for i, number in enumerate(numbers):
-    pair = frames.pair(samples.attempt[number], samples.step[number])
-    for out, image in zip(images[:, i], pair, strict=True):
-      image = transforms.crop(image, offsets[i], size)
-      if is_mirrored[i]:
-        image = transforms.mirror_image(image)
-      out[:] = (
-        image if colours is None else transforms.jitter_colours(image, colours[i])
-      )
-
-  command = samples.command[numbers]
-  command[is_mirrored] = transforms.mirror_command(command[is_mirrored])
-  return Batch(
-    pregrasp_image=images[0],
-    image=images[1],
-    command=command,
-    success=samples.success[numbers],
-    step=samples.step[numbers],
-    num_steps=samples.num_steps[numbers],
-    distance=samples.distance[numbers],
-    attempt=samples.attempt[numbers],
-  )

@@ -3,10 +3,13 @@
 <root>/<name>/<version>/
   plan.json              written first: what is collected, in how many shards
   <name>-train.array_record-00000-of-00012
+  shards/00000.index.npz the table of its attempts, see index.py
   shards/00000.json      written last for each shard: it is finished
   features.json          TFDS: the schema
   dataset_info.json      TFDS: the split and its shard lengths
+  index.npz              the table of all attempts
   manifest.json          written last of all: the dataset is finished
+  quarantine/            shards that a check found broken, see quarantine.py
 """
 
 import dataclasses
@@ -21,7 +24,7 @@ from data_pipeline import files, records
 # Every dataset has this one split; held-out data is a dataset of its own.
 SPLIT = "train"
 
-_PLAN_FILE = "plan.json"
+PLAN_FILE = "plan.json"
 _MANIFEST_FILE = "manifest.json"
 
 
@@ -78,6 +81,14 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Index:
+  """The size of an index file, and its sha256, hexadecimal."""
+
+  num_bytes: int
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Shard:
   """One finished file of attempts.
 
@@ -86,24 +97,39 @@ class Shard:
     num_attempts: records in the file.
     num_bytes: size of the file.
     sha256: of the file, hexadecimal.
+    index: of its table of attempts; None where an older program wrote the shard.
   """
 
   file: str
   num_attempts: int
   num_bytes: int
   sha256: str
+  index: Index | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """What a finished dataset consists of: the plan, and each shard in order."""
+  """What a finished dataset consists of.
+
+  Attributes:
+    plan: what was to be collected.
+    shards: what there is, in order, without those in quarantine.
+    quarantined: file names of the shards that a check moved away.
+    index: of the table of all attempts; None where an older program finished it.
+  """
 
   plan: Plan
   shards: tuple[Shard, ...]
+  quarantined: tuple[str, ...] = ()
+  index: Index | None = None
 
   @property
   def num_attempts(self) -> int:
     return sum(shard.num_attempts for shard in self.shards)
+
+  @property
+  def num_bytes(self) -> int:
+    return sum(shard.num_bytes for shard in self.shards)
 
 
 def begin(root: str | Path, plan: Plan) -> Path:
@@ -121,18 +147,20 @@ def begin(root: str | Path, plan: Plan) -> Path:
       written.
   """
   directory = Path(root) / plan.name / plan.version
-  path = directory / _PLAN_FILE
+  path = directory / PLAN_FILE
   if path.exists():
     _check_same(path, _read_json(path), plan.to_json())
     return directory
   try:
     shard_entry(directory, 0).parent.mkdir(parents=True, exist_ok=True)
-    files.write_whole(path, _json_bytes(plan.to_json()))
+    files.write_first(path, _json_bytes(plan.to_json()))
   except OSError as error:
     raise DatasetError(
       f"cannot make the dataset folder {directory}: {error.strerror}; choose a "
       "folder that can be written"
     ) from error
+  # Another process may have begun it meanwhile.
+  _check_same(path, _read_json(path), plan.to_json())
   return directory
 
 
@@ -142,10 +170,10 @@ def read_plan(directory: str | Path) -> Plan:
   Raises:
     DatasetError: there is none, or it is of another schema version.
   """
-  path = Path(directory) / _PLAN_FILE
+  path = Path(directory) / PLAN_FILE
   if not path.exists():
     raise DatasetError(
-      f"no dataset was begun in {directory}: {_PLAN_FILE} is missing; expected the "
+      f"no dataset was begun in {directory}: {PLAN_FILE} is missing; expected the "
       "folder <name>/<version> of a dataset"
     )
   return _to_plan(path, _read_json(path))
@@ -163,14 +191,18 @@ def read_manifest(directory: str | Path) -> Manifest:
   if path.exists():
     content = _read_json(path)
     try:
-      shards = tuple(Shard(**shard) for shard in content["shards"])
-      return Manifest(_to_plan(path, content["plan"]), shards)
+      return Manifest(
+        plan=_to_plan(path, content["plan"]),
+        shards=tuple(_to_shard(shard) for shard in content["shards"]),
+        quarantined=tuple(content.get("quarantined", ())),
+        index=Index(**content["index"]) if content.get("index") else None,
+      )
     except (KeyError, TypeError) as error:
       raise DatasetError(
         f"{path} is not a manifest of this program ({error}); collect the dataset "
         "again, which keeps its finished shards"
       ) from error
-  if (directory / _PLAN_FILE).exists():
+  if (directory / PLAN_FILE).exists():
     raise DatasetError(
       f"the dataset in {directory} is not finished: {_MANIFEST_FILE} is missing; run "
       "its collection again with the same configuration to go on with it"
@@ -179,6 +211,11 @@ def read_manifest(directory: str | Path) -> Manifest:
     f"no dataset in {directory}: {_MANIFEST_FILE} is missing; expected the folder "
     "<name>/<version> of a collected dataset"
   )
+
+
+def is_declared_finished(directory: Path) -> bool:
+  """Returns whether there is a manifest."""
+  return (directory / _MANIFEST_FILE).exists()
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -191,6 +228,8 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     "num_attempts": manifest.num_attempts,
     "plan": manifest.plan.to_json(),
     "shards": [dataclasses.asdict(shard) for shard in manifest.shards],
+    "quarantined": list(manifest.quarantined),
+    "index": dataclasses.asdict(manifest.index) if manifest.index else None,
   }
   files.write_whole(directory / _MANIFEST_FILE, _json_bytes(content))
 
@@ -200,10 +239,32 @@ def shard_entry(directory: Path, shard: int) -> Path:
   return directory / "shards" / f"{shard:05d}.json"
 
 
+def shard_index(directory: Path, shard: int) -> Path:
+  """Returns the file with the table of a shard's attempts."""
+  return directory / "shards" / f"{shard:05d}.index.npz"
+
+
+def dataset_index(directory: Path) -> Path:
+  """Returns the file with the table of all attempts."""
+  return directory / "index.npz"
+
+
 def read_shard(directory: Path, shard: int) -> Shard | None:
-  """Returns what is known of a shard, or None as long as it is not finished."""
+  """Returns what is known of a shard, or None as long as it is not finished.
+
+  Raises:
+    DatasetError: its entry is damaged.
+  """
   path = shard_entry(directory, shard)
-  return Shard(**_read_json(path)) if path.exists() else None
+  if not path.exists():
+    return None
+  try:
+    return _to_shard(_read_json(path))
+  except (KeyError, TypeError) as error:
+    raise DatasetError(
+      f"{path} is not the entry of a shard ({error}); remove the file and run the "
+      "collection again, which makes that shard again"
+    ) from error
 
 
 def write_shard(directory: Path, shard: int, content: Shard) -> None:
@@ -216,13 +277,24 @@ def write_shard(directory: Path, shard: int, content: Shard) -> None:
   files.write_whole(shard_entry(directory, shard), data)
 
 
+def _to_shard(content: dict[str, Any]) -> Shard:
+  index = content.pop("index", None)
+  return Shard(**content, index=Index(**index) if index else None)
+
+
 def _to_plan(path: Path, content: dict[str, Any]) -> Plan:
   found = content.get("schema_version")
   if found != records.SCHEMA_VERSION:
+    if isinstance(found, int) and found > records.SCHEMA_VERSION:
+      remedy = "it was written by a newer version of the program: install that one"
+    else:
+      remedy = (
+        "it was written by an older version of the program: read it with that one, or "
+        "collect the dataset again"
+      )
     raise DatasetError(
       f"{path} is of schema version {found}, this program reads version "
-      f"{records.SCHEMA_VERSION}; collect the dataset again, or use the version of "
-      "the program that wrote it"
+      f"{records.SCHEMA_VERSION}; {remedy}"
     )
   try:
     return Plan(**content)

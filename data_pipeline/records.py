@@ -1,4 +1,4 @@
-"""The one schema of a grasp attempt: an RLDS episode in a tf.train.Example.
+"""A grasp attempt as bytes: an RLDS episode in a tf.train.Example.
 
 An attempt of T steps is stored as one record. The observation of step t (image and
 pose) is seen before its action; the last step holds the image and pose at closing,
@@ -9,8 +9,7 @@ step. Images are JPEG, encoded once, here. Equal attempts give equal bytes.
 TensorFlow is not needed: the protocol buffers are those that TFDS brings along.
 """
 
-from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -18,27 +17,21 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-# Raised whenever a record of before could be misread; written into every dataset.
-SCHEMA_VERSION = 1
+from data_pipeline import schema
+from data_pipeline.schema import (
+  NULL_COMMAND,
+  SCHEMA_VERSION,
+  AttemptRecord,
+  RecordError,
+  validate,
+)
+
+__all__ = [
+  "NULL_COMMAND", "SCHEMA_VERSION", "AttemptRecord", "RecordError", "check", "decode",
+  "encode", "features", "from_jpeg", "jpeg_pair", "jpegs", "validate",
+]  # fmt: skip
 
 JPEG_QUALITY = 95
-NULL_COMMAND = np.array([0, 0, 0, 0, 1], np.float32)
-
-# |(sin, cos)| of a command may differ from 1 by float32 rounding, not by more.
-_UNIT_NORM_TOLERANCE = 1e-3
-
-# Fields of AttemptRecord that lie in the Example under their own name.
-_BOOLS = ("success", "drop_test", "simulator_truth")
-_FLOATS = ("gripper_reading", "table_height")
-_INTS = ("scene_seed", "attempt_seed", "round")
-_TEXTS = (
-  "unit",
-  "attempt_id",
-  "grasped",
-  "policy",
-  "policy_version",
-  "software",
-)
 
 # Keys of the Example that RLDS names for us.
 _PREGRASP = "pregrasp_image"
@@ -51,38 +44,6 @@ _DISCOUNT = "steps/discount"
 _IS_FIRST = "steps/is_first"
 _IS_LAST = "steps/is_last"
 _IS_TERMINAL = "steps/is_terminal"
-
-
-class RecordError(ValueError):
-  """A record breaks the schema; the message names field, found and expected."""
-
-
-class AttemptRecord(TypedDict):
-  """One grasp attempt of T >= 1 steps, as plain NumPy.
-
-  Poses are (x, y, z, yaw) of the gripper in the robot base frame, metres and
-  radians, z at the fingertips. Commands are (dx, dy, dz, sin dyaw, cos dyaw).
-  """
-
-  pregrasp_image: np.ndarray  # uint8[H, W, 3] RGB: before the gripper is in view.
-  images: np.ndarray  # uint8[T, H, W, 3] RGB: before each step's command.
-  poses: np.ndarray  # float32[T, 4]: measured, before each step's command.
-  commands: np.ndarray  # float32[T, 5]: executed; the last is the null command.
-  success: bool  # The label, from gripper reading and drop test.
-  gripper_reading: float  # Finger opening after lifting, metres.
-  drop_test: bool  # Whether the images before and after dropping differ.
-  simulator_truth: bool  # What the simulator knows; never trained on.
-  table_height: float  # Metres, robot base frame.
-  unit: str  # The simulated robot, by name.
-  scene_seed: int  # int64: gives objects and their arrangement.
-  attempt_seed: int  # int64: number of the attempt in its scene; with it, its draws.
-  attempt_id: str  # Unique within a dataset.
-  objects: list[str]  # Names of the object instances in the bin.
-  grasped: str  # Name of the object instance held at the end; '' if none.
-  policy: str
-  policy_version: str
-  round: int  # int64: one collection with one version of the network.
-  software: str  # JSON of the versions of the software that made the attempt.
 
 
 def features(frame_size: int) -> tfds.features.FeaturesDict:
@@ -121,10 +82,10 @@ def features(frame_size: int) -> tfds.features.FeaturesDict:
       _PREGRASP: image,
       "steps": tfds.features.Dataset(step),
       _OBJECTS: tfds.features.Sequence(text()),
-      **{name: scalar(np.bool_) for name in _BOOLS},
-      **{name: scalar(np.float32) for name in _FLOATS},
-      **{name: scalar(np.int64) for name in _INTS},
-      **{name: text() for name in _TEXTS},
+      **{name: scalar(np.bool_) for name in schema.BOOLS},
+      **{name: scalar(np.float32) for name in schema.FLOATS},
+      **{name: scalar(np.int64) for name in schema.INTS},
+      **{name: text() for name in schema.TEXTS},
     }
   )
 
@@ -158,9 +119,9 @@ def encode(record: AttemptRecord) -> bytes:
     _OBJECTS: _bytes([name.encode() for name in record["objects"]]),
   }
   values: dict[str, Any] = dict(record)
-  fields.update({name: _ints(values[name]) for name in _BOOLS + _INTS})
-  fields.update({name: _floats(values[name]) for name in _FLOATS})
-  fields.update({name: _bytes([values[name].encode()]) for name in _TEXTS})
+  fields.update({name: _ints(values[name]) for name in schema.BOOLS + schema.INTS})
+  fields.update({name: _floats(values[name]) for name in schema.FLOATS})
+  fields.update({name: _bytes([values[name].encode()]) for name in schema.TEXTS})
   example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=fields))
   # A protocol buffer's map has no order of its own: without the flag two equal
   # attempts could differ in their bytes.
@@ -191,13 +152,13 @@ def decode(data: bytes, *, images: bool) -> dict[str, Any]:
       "commands": action.reshape(-1, 5),
       "objects": [name.decode() for name in fields[_OBJECTS].bytes_list.value],
     }
-    for name in _BOOLS:
+    for name in schema.BOOLS:
       record[name] = bool(fields[name].int64_list.value[0])
-    for name in _FLOATS:
+    for name in schema.FLOATS:
       record[name] = float(fields[name].float_list.value[0])
-    for name in _INTS:
+    for name in schema.INTS:
       record[name] = int(fields[name].int64_list.value[0])
-    for name in _TEXTS:
+    for name in schema.TEXTS:
       record[name] = fields[name].bytes_list.value[0].decode()
     if images:
       jpegs = fields[_IMAGE].bytes_list.value
@@ -225,6 +186,59 @@ def jpegs(data: bytes) -> list[bytes]:
   return [*fields[_PREGRASP].bytes_list.value, *fields[_IMAGE].bytes_list.value]
 
 
+def jpeg_pair(data: bytes, step: int) -> tuple[bytes, bytes]:
+  """Returns the encoded pregrasp image and that of step t = 1..T.
+
+  Raises:
+    RecordError: the bytes are not an attempt of this schema, or it has no such step.
+  """
+  fields = _parse(data)
+  images = fields[_IMAGE].bytes_list.value
+  try:
+    return fields[_PREGRASP].bytes_list.value[0], images[step - 1]
+  except IndexError as error:
+    raise RecordError(
+      f"the attempt has {len(images)} steps, expected at least {step}"
+    ) from error
+
+
+def check(data: bytes) -> dict[str, Any]:
+  """Checks everything in a serialized attempt, every pixel included.
+
+  Args:
+    data: what `encode` returned.
+
+  Returns:
+    What `decode` returns.
+
+  Raises:
+    RecordError: naming the first thing that is wrong: an image that does not decode,
+      a number that is not finite, a field of a wrong shape, or rewards and flags of
+      the steps that are not those of the label.
+  """
+  record = decode(data, images=True)
+  validate(record)  # type: ignore[arg-type]
+  fields = _parse(data)
+  num_steps = len(record["poses"])
+  last = np.arange(num_steps) == num_steps - 1
+  expected: dict[str, np.ndarray] = {
+    _REWARD: last * np.float32(record["success"]),
+    _DISCOUNT: (~last).astype(np.float32),
+    _IS_FIRST: np.arange(num_steps) == 0,
+    _IS_LAST: last,
+    _IS_TERMINAL: last,
+  }
+  for key, values in expected.items():
+    feature = fields[key]
+    found = [*feature.float_list.value, *feature.int64_list.value]
+    if found != values.tolist():
+      raise RecordError(
+        f"{key} is {found}, expected {values.tolist()} as success is "
+        f"{record['success']} and the attempt has {num_steps} steps"
+      )
+  return record
+
+
 def from_jpeg(jpeg: bytes, out: np.ndarray | None = None) -> np.ndarray:
   """Decodes one image to uint8[H, W, 3] RGB, into `out` where that is given.
 
@@ -244,91 +258,6 @@ def from_jpeg(jpeg: bytes, out: np.ndarray | None = None) -> np.ndarray:
   return image
 
 
-def validate(record: AttemptRecord) -> None:
-  """Checks an attempt against the schema.
-
-  Raises:
-    RecordError: naming the first field that is wrong, what was found and what
-      was expected.
-  """
-  for problem in _problems(dict(record)):
-    name = record.get("attempt_id", "without attempt_id")
-    raise RecordError(f"attempt {name!r} breaks the schema: {problem}")
-
-
-def _problems(record: dict[str, Any]) -> Iterator[str]:
-  """Yields what is wrong with a record; later checks rely on earlier ones."""
-  expected = AttemptRecord.__required_keys__
-  if missing := sorted(expected - record.keys()):
-    yield f"fields missing: {missing}"
-  if unknown := sorted(record.keys() - expected):
-    yield f"unknown fields {unknown}, known are {sorted(expected)}"
-
-  pregrasp, images = record["pregrasp_image"], record["images"]
-  yield from _array_problems("pregrasp_image", pregrasp, np.uint8, (None, None, 3))
-  if pregrasp.shape[0] != pregrasp.shape[1]:
-    yield f"pregrasp_image has shape {pregrasp.shape}, expected a square image"
-  yield from _array_problems("images", images, np.uint8, (None, *pregrasp.shape))
-  num_steps = len(images)
-  if num_steps == 0:
-    yield "images has no step, expected at least 1"
-  yield from _array_problems("poses", record["poses"], np.float32, (num_steps, 4))
-  commands = record["commands"]
-  yield from _array_problems("commands", commands, np.float32, (num_steps, 5))
-  norms = np.linalg.norm(commands[:, 3:], axis=1)
-  wrong = np.flatnonzero(np.abs(norms - 1) > _UNIT_NORM_TOLERANCE)
-  if wrong.size:
-    yield (
-      f"the command of step {wrong[0] + 1} has |(sin, cos)| = {norms[wrong[0]]:.4f}, "
-      "expected 1"
-    )
-  if not np.array_equal(commands[-1], NULL_COMMAND):
-    yield (
-      f"the last command is {commands[-1].tolist()}, expected the null command "
-      f"{NULL_COMMAND.tolist()}"
-    )
-
-  for name in _BOOLS:
-    if not isinstance(record[name], bool | np.bool_):
-      yield f"{name} is {record[name]!r}, expected a bool"
-  for name in _FLOATS:
-    value = record[name]
-    if not isinstance(value, float | int | np.floating) or not np.isfinite(value):
-      yield f"{name} is {value!r}, expected a finite number in metres"
-  for name in _INTS:
-    value = record[name]
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-      yield f"{name} is {value!r}, expected an integer"
-    if not -(2**63) <= value < 2**63:
-      yield f"{name} is {value}, expected an integer that fits into int64"
-  for name in _TEXTS:
-    if not isinstance(record[name], str):
-      yield f"{name} is {record[name]!r}, expected a str"
-  objects = record["objects"]
-  if not isinstance(objects, list | tuple) or not all(
-    isinstance(name, str) for name in objects
-  ):
-    yield f"objects is {objects!r}, expected a list of str"
-
-
-def _array_problems(
-  name: str, value: Any, dtype: Any, shape: tuple[int | None, ...]
-) -> Iterator[str]:
-  if not isinstance(value, np.ndarray):
-    yield f"{name} is a {type(value).__name__}, expected a NumPy array"
-  if value.dtype != dtype:
-    yield f"{name} has dtype {value.dtype}, expected {np.dtype(dtype)}"
-  fits = len(value.shape) == len(shape) and all(
-    want in (None, got) for got, want in zip(value.shape, shape, strict=True)
-  )
-  if not fits:
-    expected = str(shape).replace("None", "any")
-    yield f"{name} has shape {value.shape}, expected {expected}"
-  if value.dtype == np.float32 and not np.isfinite(value).all():
-    row = int(np.argwhere(~np.isfinite(value))[0][0])
-    yield f"{name} of step {row + 1} is {value[row].tolist()}, expected finite numbers"
-
-
 def _parse(data: bytes) -> Any:
   """Returns the feature map of a serialized attempt, all its keys present."""
   try:
@@ -342,8 +271,9 @@ def _parse(data: bytes) -> Any:
 
 
 _ALL_KEYS = (
-  *(_PREGRASP, _OBJECTS, _IMAGE, _POSE, _ACTION),
-  *(*_BOOLS, *_FLOATS, *_INTS, *_TEXTS),
+  *(_PREGRASP, _OBJECTS, _IMAGE, _POSE, _ACTION, _REWARD, _DISCOUNT),
+  *(_IS_FIRST, _IS_LAST, _IS_TERMINAL),
+  *(*schema.BOOLS, *schema.FLOATS, *schema.INTS, *schema.TEXTS),
 )
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, writer
 
 
 def synthetic_attempt(
@@ -16,6 +16,8 @@ def synthetic_attempt(
   success: bool | None = None,
   unit: str = "unit-0",
   attempt_id: str | None = None,
+  policy: str = "synthetic",
+  round_number: int = 0,
 ) -> records.AttemptRecord:
   """Makes an attempt whose images tell its label.
 
@@ -29,6 +31,8 @@ def synthetic_attempt(
     success: the label; None draws it with even odds.
     unit: name of the robot.
     attempt_id: None draws one.
+    policy: who decided.
+    round_number: of the collection.
 
   Returns:
     A valid record. Motions between steps are a few centimetres long.
@@ -62,9 +66,9 @@ def synthetic_attempt(
     attempt_id=attempt_id or f"synthetic-{seed}",
     objects=["box-0", "ball-1"],
     grasped="box-0" if success else "",
-    policy="synthetic",
+    policy=policy,
     policy_version="1",
-    round=0,
+    round=round_number,
     software="{}",
   )
 
@@ -79,6 +83,8 @@ def write_synthetic_dataset(
   first_unit: int = 0,
   frame_size: int = 72,
   num_steps: int = 3,
+  policy: str = "synthetic",
+  round_number: int = 0,
   seed: int = 0,
 ) -> Path:
   """Writes a finished dataset of synthetic attempts.
@@ -92,6 +98,8 @@ def write_synthetic_dataset(
     first_unit: number in the name of the first robot.
     frame_size: pixels.
     num_steps: T of every attempt.
+    policy: of every attempt.
+    round_number: of every attempt.
     seed: of everything.
 
   Returns:
@@ -108,6 +116,8 @@ def write_synthetic_dataset(
       success=(i // num_units) % 2 == 0,
       unit=f"unit-{first_unit + i % num_units}",
       attempt_id=f"{name}-{i:06d}",
+      policy=policy,
+      round_number=round_number,
     )
     for i in range(num_attempts)
   ]
@@ -115,7 +125,7 @@ def write_synthetic_dataset(
     with writer.ShardWriter(directory, shard) as shard_writer:
       for i in block:
         shard_writer.write(attempts[i])
-  writer.finalize(directory)
+  finish.finalize(directory)
   return directory
 
 

@@ -1,27 +1,30 @@
-"""Crash-safe shards of attempts, and the files that make them a TFDS dataset.
+"""Crash-safe shards of attempts, written by any number of processes and machines.
 
     directory = plan.begin(root, Plan("train", num_shards=12, frame_size=72))
-    for shard in writer.pending_shards(directory):     # on any number of processes
+    for shard in writer.pending_shards(directory):     # or a part of them
       with writer.ShardWriter(directory, shard) as shard_writer:
         shard_writer.write(attempt)
-    writer.finalize(directory)
+    finish.finalize(directory)                         # whoever sees none pending
 
 A shard has its final name only once it is whole. Killed at any moment, the same
-lines go on with the shards that are missing.
+lines go on with the shards that are missing. Writers need no word between them: two
+that make the same shard do so under different names, and the first one counts.
 """
 
-import hashlib
-import tempfile
+import os
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import tensorflow_datasets as tfds
+from absl import logging
 from array_record.python.array_record_module import (
   ArrayRecordReader,
   ArrayRecordWriter,
 )
 
+from data_pipeline import attempts as attempts_lib
 from data_pipeline import files, records
+from data_pipeline import index as index_lib
 from data_pipeline import plan as plan_lib
 
 # One record a chunk, so that a sample costs one record and a flipped byte loses one.
@@ -33,10 +36,13 @@ class ShardWriter:
   """Writes one shard; a context manager.
 
   The shard appears under its final name when the block ends without an exception;
-  otherwise nothing remains of it. One process writes a shard at a time; different
-  shards need no word between their writers.
+  otherwise nothing remains of it. Where another writer has finished the same shard
+  meanwhile, that one is kept and this one is dropped.
 
   Equal attempts in equal order give equal files, byte for byte.
+
+  Attributes:
+    is_published: after the block, whether the shard is this writer's.
   """
 
   def __init__(self, directory: str | Path, shard: int):
@@ -60,9 +66,12 @@ class ShardWriter:
     self._shard = shard
     self._path = self._directory / self._plan.shard_file(shard)
     self._ids: set[str] = set()
-    self._temporary = files.temporary_path(self._path)
-    files.remove_temporaries(self._path)
+    self._rows: list[dict[str, Any]] = []
+    self.is_published = False
     try:
+      with files.locked(self._directory / plan_lib.PLAN_FILE):
+        files.remove_temporaries(self._directory, self._path.name)
+        self._temporary, self._hold = files.hold_temporary(self._path)
       self._writer = ArrayRecordWriter(str(self._temporary), _WRITER_OPTIONS)
     except Exception as error:
       raise self._cannot_write(error) from error
@@ -97,6 +106,8 @@ class ShardWriter:
     except Exception as error:
       raise self._cannot_write(error) from error
     self._ids.add(attempt_id)
+    fields: dict[str, Any] = dict(attempt)
+    self._rows.append({name: fields[name] for name in attempts_lib.FIELDS})
 
   def __enter__(self) -> "ShardWriter":
     return self
@@ -111,6 +122,7 @@ class ShardWriter:
       self._close(keep=kind is None)
     finally:
       self._temporary.unlink(missing_ok=True)
+      os.close(self._hold)
 
   def _close(self, *, keep: bool) -> None:
     try:
@@ -126,15 +138,21 @@ class ShardWriter:
         "one; plan fewer shards"
       )
     try:
-      shard = plan_lib.Shard(
-        file=self._path.name,
-        num_attempts=self._count(),
-        num_bytes=self._temporary.stat().st_size,
-        sha256=sha256(self._temporary),
-      )
-      files.publish(self._temporary, self._path)
-      # Last: until this entry is there, the shard counts as missing.
-      plan_lib.write_shard(self._directory, self._shard, shard)
+      count, checksum = self._count(), files.sha256(self._temporary)
+      num_bytes = self._temporary.stat().st_size
+      with files.locked(self._directory / plan_lib.PLAN_FILE):
+        if is_finished(self._directory, self._plan, self._shard):
+          logging.info("%s was made by another writer meanwhile", self._path)
+          return
+        files.publish(self._temporary, self._path)
+        index = index_lib.write(
+          plan_lib.shard_index(self._directory, self._shard),
+          attempts_lib.tabulate(self._rows),
+        )
+        shard = plan_lib.Shard(self._path.name, count, num_bytes, checksum, index)
+        # Last: until this entry is there, the shard counts as missing.
+        plan_lib.write_shard(self._directory, self._shard, shard)
+      self.is_published = True
     except OSError as error:
       raise self._cannot_write(error) from error
 
@@ -159,100 +177,41 @@ class ShardWriter:
     )
 
 
-def pending_shards(directory: str | Path) -> list[int]:
+def pending_shards(
+  directory: str | Path, *, worker_index: int = 0, worker_count: int = 1
+) -> list[int]:
   """Returns the shards that are not finished yet, in order.
-
-  Raises:
-    DatasetError: no dataset was begun in the folder.
-  """
-  directory = Path(directory)
-  plan = plan_lib.read_plan(directory)
-
-  def is_finished(shard: int) -> bool:
-    entry = plan_lib.read_shard(directory, shard)
-    path = directory / plan.shard_file(shard)
-    # The size tells a file that was cut or replaced since, at no cost.
-    return (
-      entry is not None and path.exists() and path.stat().st_size == entry.num_bytes
-    )
-
-  return [shard for shard in range(plan.num_shards) if not is_finished(shard)]
-
-
-def finalize(directory: str | Path) -> plan_lib.Manifest:
-  """Turns finished shards into a finished dataset that TFDS reads.
-
-  Writes features.json and dataset_info.json, then manifest.json. Calling it again
-  changes nothing.
 
   Args:
     directory: the folder that `plan.begin` returned.
-
-  Returns:
-    What the dataset consists of.
+    worker_index: whose share of them, 0 <= worker_index < worker_count. The shares
+      are disjoint and together all.
+    worker_count: how many writers fill the dataset.
 
   Raises:
-    DatasetError: shards are missing, or the folder cannot be written.
+    DatasetError: no dataset was begun in the folder, or there is no such worker.
   """
+  if not 0 <= worker_index < worker_count:
+    raise plan_lib.DatasetError(
+      f"worker_index is {worker_index}, expected 0 to {worker_count - 1} as "
+      f"worker_count is {worker_count}"
+    )
   directory = Path(directory)
   plan = plan_lib.read_plan(directory)
-  if pending := pending_shards(directory):
-    raise plan_lib.DatasetError(
-      f"{len(pending)} of {plan.num_shards} shards of {directory} are missing: "
-      f"{pending[:10]}{' ...' if len(pending) > 10 else ''}; run the collection again "
-      "to make them"
-    )
-  shards = []
-  for shard in range(plan.num_shards):
-    files.remove_temporaries(directory / plan.shard_file(shard))
-    entry = plan_lib.read_shard(directory, shard)
-    assert entry is not None  # Not pending.
-    shards.append(entry)
-  manifest = plan_lib.Manifest(plan, tuple(shards))
-  try:
-    _write_tfds_files(directory, manifest)
-    plan_lib.write_manifest(directory, manifest)
-  except OSError as error:
-    raise plan_lib.DatasetError(
-      f"cannot finish the dataset in {directory}: {error}; mend the folder and run "
-      "the collection again: finished shards are kept"
-    ) from error
-  return manifest
+  mine = range(worker_index, plan.num_shards, worker_count)
+  return [shard for shard in mine if not is_finished(directory, plan, shard)]
 
 
-def sha256(path: Path) -> str:
-  """Returns the checksum of a file, hexadecimal."""
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+def is_finished(directory: Path, plan: plan_lib.Plan, shard: int) -> bool:
+  """Returns whether a shard is there, and as long as its entry says."""
+  entry = plan_lib.read_shard(directory, shard)
+  path = directory / plan.shard_file(shard)
+  # The size tells a file that was cut or replaced since, at no cost.
+  return entry is not None and path.exists() and path.stat().st_size == entry.num_bytes
 
 
-def _write_tfds_files(directory: Path, manifest: plan_lib.Manifest) -> None:
-  plan = manifest.plan
-  info = tfds.core.DatasetInfo(
-    builder=tfds.core.DatasetIdentity(
-      name=plan.name,
-      version=tfds.core.Version(plan.version),
-      data_dir=str(directory),
-      module_name="",
-    ),
-    features=records.features(plan.frame_size),
-    description="Grasp attempts of simulated robots, one RLDS episode an attempt.",
-  )
-  info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
-  split = tfds.core.SplitInfo(
-    name=plan_lib.SPLIT,
-    shard_lengths=[shard.num_attempts for shard in manifest.shards],
-    num_bytes=sum(shard.num_bytes for shard in manifest.shards),
-    filename_template=tfds.core.ShardedFileTemplate(
-      data_dir=directory,
-      dataset_name=plan.name,
-      split=plan_lib.SPLIT,
-      filetype_suffix="array_record",
-    ),
-  )
-  info.set_splits(tfds.core.splits.SplitDict([split]))
-  # TFDS writes in place; each file is moved only when it is whole.
-  with tempfile.TemporaryDirectory(prefix=".tmp-", dir=directory) as staging:
-    info.write_to_directory(staging)
-    for path in sorted(Path(staging).iterdir()):
-      files.write_whole(directory / path.name, path.read_bytes())
+def finalize(directory: str | Path) -> plan_lib.Manifest:
+  """See finish.finalize."""
+  from data_pipeline import finish
+
+  return finish.finalize(directory)

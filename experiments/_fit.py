@@ -26,6 +26,25 @@ class TrainingError(RuntimeError):
   """Training cannot go on; the message says at which step and with which attempts."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Loading:
+  """How batches are made.
+
+  Attributes:
+    mixture: share of each dataset in them; empty for as many samples as each has.
+    num_threads: threads that make them; does not change them.
+    num_workers: processes that make them; does not change them. With any, images are
+      not kept in memory, of which each would have its own copy.
+  """
+
+  mixture: tuple[float, ...] = ()
+  num_threads: int = 1
+  num_workers: int = 0
+
+
+ONE_THREAD = Loading()
+
+
 class Fit:
   """A run of training. Making one checks the data, `run` writes."""
 
@@ -35,11 +54,13 @@ class Fit:
     settings: TrainConfig,
     train_set: source.Dataset,
     held_out_set: source.Dataset,
+    loading: Loading = ONE_THREAD,
   ):
     """Raises LoaderError if a phase of the curriculum has no full batch of samples."""
     self._network, self._settings = network, settings
     self._train_set, self._held_out_set = train_set, held_out_set
-    self._phases = loader_configs(settings, network.crop_size)
+    self._cache_bytes = 0 if loading.num_workers else settings.cache_bytes
+    self._phases = loader_configs(settings, network.crop_size, loading)
     for phase in self._phases:
       loader_lib.make_loader(train_set, phase)
 
@@ -59,7 +80,7 @@ class Fit:
       settings.eval_batch_size,
       training.make_eval_step(predictor, mesh=mesh),
     )
-    frames = frames_lib.load_frames(self._train_set, settings.cache_bytes)
+    frames = frames_lib.load_frames(self._train_set, self._cache_bytes)
     state = training.init_state(
       predictor, optimizer, jax.random.key(settings.seed), mesh=mesh
     )
@@ -74,7 +95,7 @@ class Fit:
         state, data_state, begin = checkpointer.restore(state)
         logging.info("continuing from step %d", begin)
       done = _rewind(log, begin)
-      meter = _Meter(settings, done)
+      meter = _Meter(settings, done, mesh)
       batches = _Batches(self._train_set, self._phases, settings, frames)
       batches.start(begin, data_state)
 
@@ -85,9 +106,9 @@ class Fit:
         initial=begin * settings.batch_size,
       ) as bar:
         for step in range(begin + 1, settings.num_steps + 1):
-          batch = meter.fetch(batches)
-          state, metrics = train_step(state, _to_device(batch, mesh))
-          meter.add(step, batch["attempt"], metrics)
+          batch, on_device = meter.fetch(batches)
+          state, metrics = train_step(state, on_device)
+          meter.add(step, batch, metrics)
           bar.update(settings.batch_size)
 
           last = step == settings.num_steps
@@ -153,7 +174,7 @@ def describe(row: Mapping[str, Any]) -> str:
 
 
 def loader_configs(
-  settings: TrainConfig, crop_size: int
+  settings: TrainConfig, crop_size: int, loading: Loading = ONE_THREAD
 ) -> list[loader_lib.LoaderConfig]:
   """One loader a phase; each has an order and augmentation of its own."""
   return [
@@ -164,6 +185,9 @@ def loader_configs(
       mirror_probability=settings.mirror_probability,
       jitter=settings.jitter,
       max_distance=longest,
+      mixture=loading.mixture,
+      num_threads=loading.num_threads,
+      num_workers=loading.num_workers,
     )
     for phase, (_, longest) in enumerate(settings.phases)
   ]
@@ -181,6 +205,7 @@ class _Batches:
   ):
     self._dataset, self._phases = dataset, phases
     self._settings, self._frames = settings, frames
+    self._loader: loader_lib.Loader
     self._step = 0
     self.phase = -1
 
@@ -203,6 +228,8 @@ class _Batches:
     return next(self._loader)
 
   def _enter(self, phase: int) -> None:
+    if self.phase >= 0:
+      self._loader.close()  # Its threads and workers.
     self.phase = phase
     self._loader = loader_lib.make_loader(
       self._dataset, self._phases[phase], self._frames
@@ -216,8 +243,10 @@ class _Meter:
   the progress bar is that of finished steps.
   """
 
-  def __init__(self, settings: TrainConfig, seconds_before: float):
-    self._settings = settings
+  def __init__(
+    self, settings: TrainConfig, seconds_before: float, mesh: jax.sharding.Mesh
+  ):
+    self._settings, self._mesh = settings, mesh
     self._before = seconds_before
     self._total = _edge.Stopwatch()
     self._watcher = futures.ThreadPoolExecutor(1)
@@ -235,24 +264,30 @@ class _Meter:
     self._waited = 0.0
     self._steps: list[int] = []
     self._attempts: list[np.ndarray] = []
+    self._replaced = 0
     self._metrics: list[training.TrainMetrics] = []
 
-  def fetch(self, batches: _Batches) -> loader_lib.Batch:
-    """The next batch. Waiting is what passes after the device has run dry."""
+  def fetch(self, batches: _Batches) -> tuple[loader_lib.Batch, training.Batch]:
+    """The next batch, here and on the device, where it travels during the step before.
+
+    Waiting is what passes after the device has run dry.
+    """
     begin = time.perf_counter()
     batch = next(batches)
+    on_device = _to_device(batch, self._mesh)
     end = time.perf_counter()
     if self._previous is None:
       self._waited += end - begin
     else:
       self._waited += max(0.0, end - max(begin, self._previous.result()))
-    return batch
+    return batch, on_device
 
   def add(
-    self, step: int, attempts: np.ndarray, metrics: training.TrainMetrics
+    self, step: int, batch: loader_lib.Batch, metrics: training.TrainMetrics
   ) -> None:
     self._steps.append(step)
-    self._attempts.append(attempts)
+    self._attempts.append(batch["attempt"])
+    self._replaced += int(batch["replaced"].sum())
     self._metrics.append(metrics)
     self._previous = self._watcher.submit(_when_ready, metrics.gradient_norm)
 
@@ -288,6 +323,8 @@ class _Meter:
       "samples_per_second": len(metrics) * self._settings.batch_size / seconds,
       "wait_share": min(1.0, self._waited / seconds),
     }
+    if self._replaced:
+      row["replaced"] = self._replaced  # samples whose records are broken
     self.restart()
     return row
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline import batches as batches_lib
 from data_pipeline import frames as frames_lib
 from data_pipeline import loader as loader_lib
-from data_pipeline import records, samples, source, testing, transforms
+from data_pipeline import plan as plan_lib
+from data_pipeline import records, samples, shards, source, testing, transforms
 from data_pipeline.loader import LoaderConfig, LoaderError, make_loader
 
 _CONFIG = LoaderConfig(
@@ -60,6 +62,7 @@ def test_a_batch_has_the_shapes_and_dtypes_it_promises(dataset):
     "num_steps": ("int32", (16,)),
     "distance": ("float32", (16,)),
     "attempt": ("int64", (16,)),
+    "replaced": ("bool", (16,)),
   }
 
 
@@ -270,8 +273,98 @@ def test_a_record_that_broke_since_is_reported_not_returned(breakable):
   dataset = source.open_dataset(breakable)
   for path in breakable.glob("*.array_record-*"):
     path.write_bytes(bytes(path.stat().st_size))
-  with pytest.raises(Exception, match="cannot read record"):
+  with pytest.raises(Exception, match=r"record \d+ of .* is broken.*check_data"):
     next(make_loader(dataset, _CONFIG))
+
+
+@pytest.fixture
+def broken_later(breakable):
+  """A dataset with one flipped byte, which opening by its index does not see."""
+  path = breakable / "train-train.array_record-00001-of-00002"
+  data = bytearray(path.read_bytes())
+  data[20_000] ^= 1
+  path.write_bytes(data)
+  (bad,) = set(range(24)) - set(
+    row
+    for number, shard in enumerate(sorted(breakable.glob("*.array_record-*")))
+    for row, _ in shards.scan(shard, lambda *_: None, lambda _: {})
+    for row in [row + 12 * number]
+  )
+  return breakable, bad
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_broken_sample_is_replaced_counted_and_logged(
+  broken_later, dataset, caplog, cached
+):
+  directory, bad = broken_later
+  opened = source.open_dataset(directory, on_bad_record="skip")
+  assert len(opened) == 24 and opened.broken == ()
+  frames = frames_lib.load_frames(opened, cache_bytes=2**30 if cached else 0)
+  config = dataclasses.replace(_CONFIG, batch_size=24)
+  batches_lib._warn_once.cache_clear()
+  found = _take(make_loader(opened, config, frames), 6)
+  expected = _take(make_loader(dataset, config), 6)
+  assert sum(batch["replaced"].sum() for batch in found) == 6  # 3 steps, 2 epochs
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(one["replaced"], other["attempt"] == bad)
+    assert bad not in one["attempt"]
+    sound = ~one["replaced"]
+    for name in other.keys() - {"replaced"}:
+      np.testing.assert_array_equal(one[name][sound], other[name][sound])
+    for i in np.flatnonzero(one["replaced"]):
+      record = records.decode(opened[one["attempt"][i]], images=False)
+      assert one["success"][i] == record["success"]
+  assert sum("takes its place" in line for line in caplog.messages) == 1
+  _assert_equal(_take(make_loader(opened, config), 6), found)
+
+
+def test_without_skipping_a_broken_sample_stops_the_loader(broken_later):
+  opened = source.open_dataset(broken_later[0])
+  with pytest.raises(plan_lib.DatasetError, match="on_bad_record=skip"):
+    list(make_loader(opened, loader_lib.evaluation_config(24, 64)))
+  with pytest.raises(plan_lib.DatasetError, match=r"record \d+ of"):
+    frames_lib.CachedFrames(opened)
+
+
+def test_nothing_but_broken_samples_stops_the_loader(breakable):
+  opened = source.open_dataset(breakable, on_bad_record="skip")
+  for path in breakable.glob("*.array_record-*"):
+    path.write_bytes(bytes(path.stat().st_size))
+  with pytest.raises(plan_lib.DatasetError, match="20 samples after each other"):
+    next(make_loader(opened, _CONFIG))
+
+
+_MEMORY = """
+import sys
+from data_pipeline import loader, source
+dataset = source.open_dataset(sys.argv[1])
+batches = loader.make_loader(dataset, loader.LoaderConfig(batch_size=32, crop_size=24))
+for _ in range(200):
+  next(batches)
+# Not ru_maxrss, which a new process inherits from the one that started it.
+print(next(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
+def test_memory_stays_flat_with_ten_times_the_attempts(tmp_path):
+  peaks = []
+  for count in (400, 4000):
+    directory = testing.write_synthetic_dataset(
+      tmp_path, f"of_{count}", num_attempts=count, num_shards=count // 50, frame_size=32
+    )
+    done = subprocess.run(
+      [sys.executable, "-c", _MEMORY, str(directory)],
+      env={**os.environ, "PYTHONPATH": str(Path(loader_lib.__file__).parents[1])},
+      capture_output=True,
+      check=True,
+      text=True,
+    )
+    peaks.append(int(done.stdout) * 1024)
+  # 3,600 attempts more, of 4 frames each: their pixels would be 44 MB.
+  assert peaks[1] - peaks[0] < 10 * 2**20, peaks
 
 
 _WORKERS = """
@@ -285,31 +378,39 @@ def main():
   dataset = source.open_dataset(sys.argv[1])
   config = loader.LoaderConfig(batch_size=16, crop_size=64, mirror_probability=0.5)
   single = loader.make_loader(dataset, config)
-  for _ in range(5):
+  for steps in range(int(sys.argv[2])):
     next(single)
-  several = loader.make_loader(dataset, dataclasses.replace(config, num_workers=2))
-  several.set_state(single.get_state())
-  for _ in range(7):
-    expected, found = next(single), next(several)
-    for name in expected:
-      np.testing.assert_array_equal(expected[name], found[name])
-  several.close()
+  state = single.get_state()
+  expected = [next(single) for _ in range(7)]
+  for workers in (1, 2):
+    resumed = loader.make_loader(
+      dataset, dataclasses.replace(config, num_workers=workers)
+    )
+    resumed.set_state(state)
+    for batch in expected:
+      found = next(resumed)
+      for name in batch:
+        np.testing.assert_array_equal(batch[name], found[name])
+    resumed.close()
 
 if __name__ == "__main__":
   main()
 """
 
 
-def test_workers_resume_where_one_process_stopped(finished, tmp_path):
+@pytest.mark.parametrize(
+  "place", [5, *(pytest.param(p, marks=pytest.mark.slow) for p in (0, 1, 23))]
+)
+def test_workers_resume_where_one_process_stopped(finished, tmp_path, place):
   # A program of its own: workers import the program that started them.
   program = tmp_path / "program.py"
   program.write_text(_WORKERS)
   root = str(Path(loader_lib.__file__).parents[1])
   subprocess.run(
-    [sys.executable, str(program), str(finished)],
+    [sys.executable, str(program), str(finished), str(place)],
     env={**os.environ, "PYTHONPATH": root},
     check=True,
-    timeout=120,
+    timeout=240,
   )
 
 

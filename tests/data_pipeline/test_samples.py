@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from data_pipeline import attempts as attempts_lib
 from data_pipeline import samples as samples_lib
-from data_pipeline import source
+from data_pipeline import testing
 
 
 def _attempts():
@@ -16,12 +17,11 @@ def _attempts():
     ],
     np.float32,
   )
-  return source.Attempts(
-    poses=poses,
-    num_steps=np.array([3, 1]),
-    success=np.array([True, False]),
-    unit=np.array(["a", "b"]),
-    scene_seed=np.array([1, 2]),
+  rng = np.random.default_rng(0)
+  first = testing.synthetic_attempt(rng, num_steps=3, success=True)
+  second = testing.synthetic_attempt(rng, num_steps=1, success=False)
+  return attempts_lib.tabulate(
+    [{**first, "poses": poses[:3]}, {**second, "poses": poses[3:]}]
   )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, source, testing
+from data_pipeline import records, source, splits, testing
 
 _SECOND = "train-train.array_record-00001-of-00002"
 
@@ -64,7 +64,7 @@ def test_a_shard_cut_before_its_checksum_was_taken_is_named(breakable):
   with pytest.raises(
     plan_lib.DatasetError, match=f"{_SECOND} has 0 records, expected 12"
   ):
-    source.open_dataset(breakable)
+    source.open_dataset(breakable, verify="records")
 
 
 def test_a_missing_shard_is_named(breakable):
@@ -79,8 +79,8 @@ def test_a_flipped_byte_costs_one_attempt_and_is_named(breakable):
   data[20_000] ^= 1
   path.write_bytes(data)
   with pytest.raises(plan_lib.DatasetError, match=rf"record \d+ of .*{_SECOND}"):
-    source.open_dataset(breakable)
-  rest = source.open_dataset(breakable, on_bad_record="skip")
+    source.open_dataset(breakable, verify="records")
+  rest = source.open_dataset(breakable, on_bad_record="skip", verify="records")
   assert len(rest) == 23
   assert len(rest.broken) == 1
   complete = {f"train-{i:06d}" for i in range(24)}
@@ -95,7 +95,7 @@ def test_verifying_finds_what_lies_outside_of_records(breakable):
   data[padding + 32] ^= 1
   path.write_bytes(data)
   with pytest.raises(plan_lib.DatasetError, match=f"{_SECOND} has the checksum"):
-    source.open_dataset(breakable, verify=True)
+    source.open_dataset(breakable, verify="checksums")
 
 
 def test_a_dataset_with_nothing_readable_is_refused(breakable):
@@ -110,7 +110,12 @@ def test_another_schema_version_is_refused(breakable):
   manifest = json.loads(path.read_text())
   manifest["plan"]["schema_version"] = 99
   path.write_text(json.dumps(manifest))
-  with pytest.raises(plan_lib.DatasetError, match="schema version 99, this program"):
+  message = "schema version 99, this program reads version 1; .* newer version"
+  with pytest.raises(plan_lib.DatasetError, match=message):
+    source.open_dataset(breakable)
+  manifest["plan"]["schema_version"] = 0
+  path.write_text(json.dumps(manifest))
+  with pytest.raises(plan_lib.DatasetError, match="version 0, .* older version"):
     source.open_dataset(breakable)
 
 
@@ -151,13 +156,13 @@ def test_datasets_of_two_frame_sizes_do_not_merge(dataset, tmp_path):
 
 
 def test_no_unit_is_in_both_parts_of_a_split(dataset):
-  rest, held_out = source.split_by_unit(dataset, 0.25, seed=0)
+  rest, held_out = splits.split(dataset, "unit", 0.25, seed=0)
   assert len(rest) == 18 and len(held_out) == 6
   assert not set(rest.attempts.unit) & set(held_out.attempts.unit)
-  again = source.split_by_unit(dataset, 0.25, seed=0)[1]
+  again = splits.split(dataset, "unit", 0.25, seed=0)[1]
   assert again.fingerprint == held_out.fingerprint
   with pytest.raises(plan_lib.DatasetError, match="of 1 units"):
-    source.split_by_unit(held_out, 0.5, seed=0)
+    splits.split(held_out, "unit", 0.5, seed=0)
 
 
 def test_a_dataset_can_be_sent_to_another_process(dataset):
@@ -165,3 +170,20 @@ def test_a_dataset_can_be_sent_to_another_process(dataset):
   copy = pickle.loads(pickle.dumps(dataset))
   assert list(copy) == list(dataset)
   assert copy.fingerprint == dataset.fingerprint
+
+
+def test_more_shards_than_may_be_open_are_read(tmp_path, monkeypatch):
+  monkeypatch.setattr("data_pipeline.shards._MOST_OPEN", 2)
+  directory = testing.write_synthetic_dataset(tmp_path, num_shards=6)
+  dataset = source.open_dataset(directory)
+  order = np.random.default_rng(0).permutation(24)
+  found = [records.decode(dataset[i], images=False)["attempt_id"] for i in order]
+  assert found == [f"train-{i:06d}" for i in order]
+  assert len(dataset.records._readers) == 2
+
+
+def test_an_unknown_choice_is_refused(finished):
+  with pytest.raises(ValueError, match="verify is 'all', expected one of"):
+    source.open_dataset(finished, verify="all")
+  with pytest.raises(ValueError, match="on_bad_record is 'ignore'"):
+    source.open_dataset(finished, on_bad_record="ignore")

@@ -5,13 +5,14 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipeline import check, files, finish, records, source, testing, writer
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, source, testing, writer
 
 _ROOT = Path(writer.__file__).parents[1]
 _PLAN = plan_lib.Plan("train", num_shards=3, frame_size=72, config={"seed": 1})
@@ -95,14 +96,14 @@ def test_an_unfinished_dataset_is_not_finalized_nor_opened(tmp_path):
   directory = plan_lib.begin(tmp_path, _PLAN)
   _write_shard(directory, 1)
   with pytest.raises(plan_lib.DatasetError, match=r"2 of 3 shards .* \[0, 2\]"):
-    writer.finalize(directory)
+    finish.finalize(directory)
   with pytest.raises(plan_lib.DatasetError, match="not finished.*run its collection"):
     source.open_dataset(directory)
 
 
 def test_finalizing_twice_changes_nothing(breakable):
   before = _checksums(breakable)
-  writer.finalize(breakable)
+  finish.finalize(breakable)
   assert _checksums(breakable) == before
 
 
@@ -152,7 +153,7 @@ def test_an_impossible_plan_is_refused(change):
 _COLLECTOR = """
 import sys
 import numpy as np
-from data_pipeline import testing, writer
+from data_pipeline import finish, testing, writer
 directory = sys.argv[1]
 for shard in writer.pending_shards(directory):
   rng = np.random.default_rng(shard)
@@ -161,18 +162,23 @@ for shard in writer.pending_shards(directory):
       shard_writer.write(testing.synthetic_attempt(rng, attempt_id=f"{shard}-{i}"))
       print(shard, i, flush=True)
   print("closed", flush=True)
-writer.finalize(directory)
+finish.finalize(directory)
 """
 
 
-def _collect(directory, kill_after=None):
-  """Runs a collector, killed after some lines of its output."""
-  with subprocess.Popen(
+def _start(directory):
+  """Starts a collector in a process of its own."""
+  return subprocess.Popen(
     [sys.executable, "-c", _COLLECTOR, str(directory)],
     env={**os.environ, "PYTHONPATH": str(_ROOT)},
     stdout=subprocess.PIPE,
     text=True,
-  ) as process:
+  )
+
+
+def _collect(directory, kill_after=None):
+  """Runs a collector, killed after some lines of its output."""
+  with _start(directory) as process:
     if kill_after is not None:
       for _ in range(kill_after):
         process.stdout.readline()
@@ -190,7 +196,7 @@ def test_a_collection_killed_again_and_again_ends_the_same(tmp_path):
     _collect(killed, kill_after=rng.randrange(1, 9))
     for shard in set(range(3)) - set(writer.pending_shards(killed)):
       entry = plan_lib.read_shard(killed, shard)
-      assert writer.sha256(killed / entry.file) == entry.sha256
+      assert files.sha256(killed / entry.file) == entry.sha256
   assert _collect(killed) == 0
   assert _checksums(killed) == _checksums(straight)
 
@@ -225,3 +231,93 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_finished(tmp_path):
   assert "refused: cannot write shard" in done.stderr
   assert "finished shards are kept" in done.stderr
   assert _checksums(directory) == before
+
+
+def test_the_first_of_two_writers_of_one_shard_counts(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  rng = np.random.default_rng(0)
+  with writer.ShardWriter(directory, 0) as slow:
+    slow.write(testing.synthetic_attempt(rng, attempt_id="slow"))
+    # Begun later, with other attempts, and done while the first one still writes.
+    with writer.ShardWriter(directory, 0) as fast:
+      fast.write(testing.synthetic_attempt(rng, attempt_id="fast"))
+    before = _checksums(directory)
+    slow.write(testing.synthetic_attempt(rng, attempt_id="late"))
+  assert fast.is_published and not slow.is_published
+  leftover = {name: value for name, value in before.items() if ".tmp-" not in name}
+  assert _checksums(directory) == leftover
+  entry = plan_lib.read_shard(directory, 0)
+  assert entry.num_attempts == 1
+  assert files.sha256(directory / entry.file) == entry.sha256
+
+
+def test_what_a_dead_writer_left_is_removed_and_a_living_one_is_not(tmp_path):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  path = directory / _PLAN.shard_file(0)
+  dead = files.temporary_path(path)
+  dead.write_bytes(b"half a shard")
+  living, descriptor = files.hold_temporary(path)
+  _write_shard(directory, 0)
+  assert not dead.exists() and living.exists()
+  os.close(descriptor)
+  files.remove_temporaries(directory)
+  assert not living.exists()
+
+
+def test_shares_of_workers_are_disjoint_and_complete(tmp_path):
+  plan = plan_lib.Plan("train", num_shards=11, frame_size=72)
+  directory = plan_lib.begin(tmp_path, plan)
+  _write_shard(directory, 4)
+  shares = [
+    writer.pending_shards(directory, worker_index=i, worker_count=3) for i in range(3)
+  ]
+  assert shares == [[0, 3, 6, 9], [1, 7, 10], [2, 5, 8]]
+  for index, count in ((3, 3), (-1, 3), (0, 0)):
+    with pytest.raises(plan_lib.DatasetError, match=f"worker_index is {index}, expect"):
+      writer.pending_shards(directory, worker_index=index, worker_count=count)
+
+
+def test_two_processes_that_begin_with_different_plans_do_not_both_go_on(tmp_path):
+  path = tmp_path / "plan.json"
+  assert files.write_first(path, b"one")
+  assert not files.write_first(path, b"two")
+  assert path.read_bytes() == b"one"
+  assert _names(tmp_path) == {"plan.json"}
+
+
+def test_processes_that_make_the_same_shards_at_once_do_no_harm(tmp_path):
+  straight = plan_lib.begin(tmp_path / "straight", _PLAN)
+  assert _collect(straight) == 0
+  together = plan_lib.begin(tmp_path / "together", _PLAN)
+  processes = [_start(together) for _ in range(3)]
+  for process in processes:
+    process.communicate()
+  assert [process.returncode for process in processes] == [0, 0, 0]
+  assert _checksums(together) == _checksums(straight)
+
+
+@pytest.mark.slow
+def test_a_collection_killed_at_twenty_random_moments_loses_nothing(tmp_path):
+  plan = plan_lib.Plan("train", num_shards=40, frame_size=72)
+  straight = plan_lib.begin(tmp_path / "straight", plan)
+  assert _collect(straight) == 0
+  killed = plan_lib.begin(tmp_path / "killed", plan)
+  rng = random.Random(0)
+  finished = set()
+  for _ in range(20):
+    process = _start(killed)
+    process.stdout.readline()  # It writes: from here on it is killed at any moment.
+    time.sleep(rng.uniform(0, 0.15))
+    process.kill()
+    process.communicate()
+    now = set(range(40)) - set(writer.pending_shards(killed))
+    assert finished <= now
+    finished = now
+    report = check.check_dataset(killed)
+    assert report.problems == ()
+    assert report.num_attempts == 4 * len(finished)
+  assert _collect(killed) == 0
+  assert _checksums(killed) == _checksums(straight)
+  attempts = source.open_dataset(killed, verify="checksums").attempts
+  seeds = zip(attempts.unit, attempts.scene_seed, attempts.attempt_seed, strict=True)
+  assert len(attempts) == len(set(seeds)) == 160

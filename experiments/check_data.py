@@ -1,0 +1,115 @@
+r"""Checks a whole dataset: every byte, every record, every image, every label.
+
+  python -m experiments.check_data --data=runs/demo/data/train/1.0.0
+
+Names each problem with file, record and reason; the exit status is 1 if there is one.
+With --quarantine, shards with a problem are moved into the folder `quarantine` of the
+dataset, which opens without them from then on, with a warning; the command that
+collected it makes them again.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from data_pipeline import check, finish
+from data_pipeline import plan as plan_lib
+from experiments import _edge
+
+# Problems printed of one dataset; more of them are counted.
+_MOST = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """A dataset, what was found in it, and what was done.
+
+  Attributes:
+    directory: the dataset's folder.
+    report: what was found.
+    is_mended: whether broken shards were moved away and the rest declared finished.
+  """
+
+  directory: Path
+  report: check.Report
+  is_mended: bool
+
+
+def check_data(
+  data: Sequence[str | Path], *, quarantine: bool = False, num_threads: int = 0
+) -> list[Checked]:
+  """Checks datasets and moves broken shards away if asked to.
+
+  Args:
+    data: dataset folders.
+    quarantine: whether to move broken shards away.
+    num_threads: shards that are checked at once, 0 for one a core.
+
+  Raises:
+    UserError, DatasetError: a folder is no dataset, or cannot be written.
+  """
+  if not data:
+    raise _edge.UserError("--data is needed: one or more folders of datasets")
+  num_threads = num_threads or os.cpu_count() or 1
+  checked = []
+  for folder in data:
+    path = _edge.require_folder(folder, "data", "python -m experiments.collect")
+    num_shards = plan_lib.read_plan(path).num_shards
+    with _edge.progress(num_shards, f"check {path.parent.name}", "shards") as bar:
+      report = check.check_dataset(path, num_threads=num_threads, on_shard=bar.update)
+    is_mended = bool(report.problems) and quarantine
+    if is_mended:
+      finish.quarantine(path, report.broken_shards)
+    checked.append(Checked(path, report, is_mended))
+  return checked
+
+
+def describe(checked: Checked) -> str:
+  """What was found in a dataset, for the terminal."""
+  report = checked.report
+  lines = [f"{checked.directory}"]
+  lines += [f"  broken: {problem}" for problem in report.problems[:_MOST]]
+  if len(report.problems) > _MOST:
+    lines.append(f"  ... and {len(report.problems) - _MOST} problems more")
+  lines.append(
+    f"  {report.num_attempts} attempts are sound; {len(report.problems)} problems in"
+    f" {len(report.broken_shards)} of {report.num_shards} shards"
+  )
+  if report.pending:
+    lines.append(
+      f"  {len(report.pending)} shards are not there yet or in quarantine: "
+      f"{list(report.pending[:10])}; run the collection again to make them"
+    )
+  if checked.is_mended:
+    lines.append(
+      f"  moved {len(report.broken_shards)} shards into"
+      f" {checked.directory / 'quarantine'}; run the collection again to make them"
+    )
+  elif report.problems:
+    lines.append("  --quarantine moves them away, so that the rest can be used")
+  return "\n".join(lines)
+
+
+def define_flags() -> None:
+  flags.DEFINE_list("data", [], "Dataset folders, comma-separated.")
+  flags.DEFINE_bool("quarantine", False, "Move shards with a problem out of the way.")
+  flags.DEFINE_integer("num_threads", 0, "Shards checked at once; 0: one a core.")
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  results = check_data(
+    args.data, quarantine=args.quarantine, num_threads=args.num_threads
+  )
+  for checked in results:
+    print(describe(checked), flush=True)
+  if any(checked.report.problems for checked in results):
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

@@ -1,0 +1,311 @@
+r"""Brings the grasping dataset that the paper's authors published into our format.
+
+  python -m experiments.import_data --source=grasping_dataset \
+    --workdir=runs/paper/data --name=levine2016
+
+--source is a folder of TFRecord files, or a pattern such as 'data/*_057.tfrecord*'.
+Each file becomes one shard of a TFDS dataset in <workdir>/<name>/1.0.0; the same
+command goes on with an import that was interrupted. What is read of a record, and what
+is assumed about it, stands in data_pipeline/importers/levine2016.py.
+
+With --on_bad_record=skip broken attempts are left out and counted. Every file's counts
+and rejected records are rows of <workdir>/<name>/import.jsonl.
+"""
+
+import concurrent.futures
+import dataclasses
+import glob
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from absl import flags
+
+from data_pipeline import plan as plan_lib
+from data_pipeline import records, writer
+from data_pipeline.importers import example, levine2016, tfrecord
+from experiments import _edge
+from experiments._import_report import (
+  LOG,
+  FileReport,
+  promised,
+  read_reports,
+  summary,
+)
+
+_RECORDS = "*.tfrecord*"
+_MB = 1_000_000
+_SKIP = "leave such records out with --on_bad_record=skip"
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTask:
+  """One file of records, which becomes one shard."""
+
+  directory: str
+  shard: int
+  path: str
+  name: str
+  number: int  # Of the file among all that were given.
+  conventions: levine2016.Conventions
+  on_bad_record: Literal["fail", "skip"]
+
+
+def import_dataset(
+  source: str,
+  workdir: str | Path,
+  name: str,
+  *,
+  conventions: levine2016.Conventions | None = None,
+  on_bad_record: Literal["fail", "skip"] = "fail",
+  num_workers: int = 1,
+) -> Path:
+  """Imports published attempts, or what is missing of them.
+
+  Args:
+    source: a folder, searched with its subfolders, or a pattern of files.
+    workdir: the folder of datasets.
+    name: of the new dataset.
+    conventions: what the records leave open.
+    on_bad_record: whether a broken record ends the import, or is left out and counted.
+    num_workers: processes, 0 for one a core; the attempts do not depend on it.
+
+  Returns:
+    The dataset's folder.
+
+  Raises:
+    UserError: there are no files, or a record is broken and `on_bad_record` is
+      `fail`; names file, record and reason.
+    DatasetError: the dataset cannot be written, or was begun otherwise.
+  """
+  conventions = conventions or levine2016.Conventions()
+  paths, base = find_files(source)
+  workdir = _edge.prepare_workdir(workdir)
+  tasks = [
+    FileTask("", 0, str(path), path.relative_to(base).as_posix(), number, conventions,
+             on_bad_record)
+    for number, path in enumerate(paths)
+  ]  # fmt: skip
+  usable = []
+  log = _edge.JsonLines(workdir / name / LOG)
+  for task in tasks:
+    report = first_look(task)
+    if report.attempts:
+      usable.append(task)
+    elif on_bad_record == "fail":
+      raise _edge.UserError(f"{task.path} has no record; remove the file, or {_SKIP}")
+    else:
+      log.write(dataclasses.asdict(report))
+  if not usable:
+    raise _edge.UserError(
+      f"--source={source}: none of {len(paths)} files has a usable attempt; the first "
+      f"reason: {_first_reason(workdir / name)}"
+    )
+  directory = plan_lib.begin(
+    workdir,
+    plan_lib.Plan(
+      name=name,
+      num_shards=len(usable),
+      frame_size=levine2016.FRAME_SIZE,
+      config={
+        "importer": levine2016.POLICY,
+        "files": {task.name: os.path.getsize(task.path) for task in usable},
+        **dataclasses.asdict(conventions),
+      },
+    ),
+  )
+  _run(
+    [
+      dataclasses.replace(usable[shard], directory=str(directory), shard=shard)
+      for shard in writer.pending_shards(directory)
+    ],
+    sum(os.path.getsize(task.path) for task in usable),
+    num_workers,
+  )
+  writer.finalize(directory)
+  return directory
+
+
+def find_files(source: str) -> tuple[list[Path], Path]:
+  """Returns the files behind --source, sorted, and the folder they have in common.
+
+  Raises:
+    UserError: there are none.
+  """
+  if not source:
+    raise _edge.UserError(
+      "--source is needed: a folder of TFRecord files, or a pattern"
+    )
+  if Path(source).is_dir():
+    found = Path(source).rglob(_RECORDS)
+  else:
+    found = (Path(match) for match in glob.iglob(source, recursive=True))
+  paths = sorted(p for p in found if p.is_file() and p.suffix != ".csv")
+  if not paths:
+    raise _edge.UserError(
+      f"--source={source}: no such files; expected a folder with {_RECORDS}, or a"
+      " pattern in quotes"
+    )
+  return paths, Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def first_look(task: FileTask) -> FileReport:
+  """Whether a file has an attempt at all; a shard cannot be empty.
+
+  Reads up to the first usable attempt. With `fail` a broken one is left to the import,
+  which names it.
+  """
+  report = FileReport(task.name)
+  for number, _, found in _attempts(task):
+    if not isinstance(found, str):
+      return report.plus(found)
+    if task.on_bad_record == "fail":
+      return dataclasses.replace(report, attempts=1)
+    report = report.without(number, found)
+  return report
+
+
+def import_file(
+  task: FileTask, advance: Callable[[int], None] = lambda _: None
+) -> FileReport:
+  """Imports one file; runs in a worker process.
+
+  `advance` is told how many bytes of the file were read so far.
+
+  Raises:
+    UserError: a record is broken and is not to be left out.
+  """
+  report = FileReport(task.name, task.shard)
+  with writer.ShardWriter(task.directory, task.shard) as shard:
+    for number, position, found in _attempts(task):
+      advance(position)
+      if not isinstance(found, str):
+        shard.write(found)
+        report = report.plus(found)
+      elif task.on_bad_record == "fail":
+        raise _edge.UserError(
+          f"{task.path}, record {number}: {found}; mend it, or {_SKIP}"
+        )
+      else:
+        report = report.without(number, found)
+    # Before the shard has its name: no finished shard lacks its row. Of several rows
+    # of a file the last one counts.
+    log = _edge.JsonLines(Path(task.directory).parent / LOG)
+    log.write(dataclasses.asdict(report))
+  return report
+
+
+def _attempts(
+  task: FileTask,
+) -> Iterator[tuple[int, int, records.AttemptRecord | str]]:
+  """Yields number, position and attempt of each record, or what is wrong with it."""
+  for raw in tfrecord.read(task.path):
+    found: records.AttemptRecord | str = raw.problem
+    if not raw.problem:
+      try:
+        found = levine2016.to_record(
+          raw.data,
+          file=task.name,
+          number=raw.number,
+          attempt_seed=(task.number << 32) + raw.number,
+          conventions=task.conventions,
+        )
+        records.validate(found)
+      except (example.LayoutError, records.RecordError) as error:
+        found = str(error)
+    yield raw.number, raw.position, found
+
+
+def _run(tasks: list[FileTask], num_bytes: int, num_workers: int) -> None:
+  sizes = {task.name: os.path.getsize(task.path) for task in tasks}
+  finished = num_bytes - sum(sizes.values())
+  attempts = rejected = 0
+  with _edge.progress(
+    max(1, num_bytes // _MB), "import", "MB", initial=finished // _MB
+  ) as bar:
+
+    def advance(within: int = 0) -> None:
+      bar.update((finished + within) // _MB - bar.n)
+
+    for report in _map(tasks, num_workers, advance):
+      finished += sizes[report.file]
+      attempts += report.attempts
+      rejected += len(report.rejected)
+      bar.set_postfix_str(f"{attempts} attempts, {rejected} left out", refresh=False)
+      advance()
+
+
+def _map(
+  tasks: list[FileTask], num_workers: int, advance: Callable[[int], None]
+) -> Iterator[FileReport]:
+  """Imports files on several processes; fleet.map_unordered would ask for a GL."""
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+  num_workers = min(num_workers or cores, len(tasks))
+  if num_workers <= 1:
+    for task in tasks:
+      yield import_file(task, advance)
+    return
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    futures = [pool.submit(import_file, task) for task in tasks]
+    try:
+      for future in concurrent.futures.as_completed(futures):
+        yield future.result()
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _first_reason(folder: Path) -> str:
+  rejected = [(r.file, *one) for r in read_reports(folder) for one in r.rejected]
+  return "{}, record {}: {}".format(*rejected[0]) if rejected else "no record is there"
+
+
+def define_flags() -> None:
+  defaults = levine2016.Conventions()
+  flags.DEFINE_string("source", "", "Folder of TFRecord files, or a pattern of them.")
+  flags.DEFINE_string("workdir", "", "Folder of datasets.")
+  flags.DEFINE_string("name", levine2016.POLICY, "Name of the new dataset.")
+  flags.DEFINE_enum(
+    "on_bad_record",
+    "fail",
+    ["fail", "skip"],
+    "Stop at a broken record, or leave it out.",
+  )
+  flags.DEFINE_enum(
+    "gripper_status", defaults.gripper_status, ["metres", "opening", "closing"],
+    "What gripper/status is: metres between the fingers, or a share from closed to"
+    " open, or from open to closed.",
+  )  # fmt: skip
+  flags.DEFINE_float(
+    "stroke", defaults.stroke, "Metres between open fingers, for opening and closing."
+  )
+  flags.DEFINE_float("table_height", None, "Metres, base frame; unknown if not given.")
+  flags.DEFINE_float(
+    "max_last_motion", None, "Metres; attempts that moved further at last are broken."
+  )
+  flags.DEFINE_integer("num_workers", 0, "Processes, 0 for one a core.")
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  conventions = levine2016.Conventions(
+    args.gripper_status, args.stroke, args.table_height, args.max_last_motion
+  )
+  for line in promised(find_files(args.source)[0]):
+    print(line)
+  directory = import_dataset(
+    args.source,
+    args.workdir,
+    args.name,
+    conventions=conventions,
+    on_bad_record=args.on_bad_record,
+    num_workers=args.num_workers,
+  )
+  print("\n".join(summary(read_reports(directory.parent))))
+  print(f"Dataset: {directory}")
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

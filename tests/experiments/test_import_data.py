@@ -1,0 +1,195 @@
+"""Imports of published attempts: whole, resumed, with broken records, in any order."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_pipeline import records, source
+from data_pipeline.importers import levine2016, testing
+from experiments import _edge, _import_report, import_data
+
+FILES = tuple(f"grasping_dataset_057.tfrecord-0000{i}-of-00002" for i in range(2))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+  """A folder as the authors' download leaves it: two files of three attempts each."""
+  folder = tmp_path_factory.mktemp("published")
+  rng = np.random.default_rng(0)
+  for number, name in enumerate(FILES):
+    attempts = [
+      testing.published_values(
+        rng, 2, success=(number + i) % 2 == 0, robot=f"robot_{number}"
+      )
+      for i in range(3)
+    ]
+    testing.write_tfrecord(folder / name, map(testing.to_example, attempts))
+  (folder / "features_057.csv").write_text("57\n12\ngrasp/image/encoded\n")
+  return folder
+
+
+@pytest.fixture(scope="module")
+def imported(published, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("imported")
+  return import_data.import_dataset(str(published), workdir, "paper")
+
+
+def damaged(published, folder, name, damage):
+  """A copy of the published files, one of them damaged."""
+  folder.mkdir()
+  for path in published.iterdir():
+    (folder / path.name).write_bytes(path.read_bytes())
+  (folder / name).write_bytes(damage((folder / name).read_bytes()))
+  return folder
+
+
+def shard_bytes(directory):
+  return [path.read_bytes() for path in sorted(directory.glob("*array_record*"))]
+
+
+def test_every_attempt_arrives_in_order(imported):
+  dataset = source.open_dataset(imported, verify="checksums")
+  assert dataset.frame_size == levine2016.FRAME_SIZE == 512
+  ids = [records.decode(data, images=False)["attempt_id"] for data in dataset]
+  assert ids == [f"{file}:{i:06d}" for file in FILES for i in range(3)]
+  assert dataset.attempts.success.tolist() == [True, False, True, False, True, False]
+  assert dataset.attempts.unit.tolist() == ["robot_0"] * 3 + ["robot_1"] * 3
+
+
+@pytest.mark.slow
+def test_the_import_is_the_same_on_two_processes(imported, published, tmp_path):
+  again = import_data.import_dataset(str(published), tmp_path, "paper", num_workers=2)
+  assert shard_bytes(again) == shard_bytes(imported)
+
+
+def test_an_interrupted_import_goes_on_where_it_was(
+  imported, published, tmp_path, monkeypatch
+):
+  whole = import_data.import_file
+
+  def interrupted(task, *rest):
+    if task.shard == 1:
+      raise KeyboardInterrupt
+    return whole(task, *rest)
+
+  monkeypatch.setattr(import_data, "import_file", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    import_data.import_dataset(str(published), tmp_path, "paper")
+  seen = []
+  monkeypatch.setattr(
+    import_data, "import_file", lambda task, *r: seen.append(task.shard) or whole(task)
+  )
+  directory = import_data.import_dataset(str(published), tmp_path, "paper")
+  assert seen == [1]
+  assert shard_bytes(directory) == shard_bytes(imported)
+  assert len(_import_report.read_reports(directory.parent)) == 2
+
+
+def test_other_conventions_do_not_continue_an_import(imported, published):
+  other = levine2016.Conventions(gripper_status="opening")
+  with pytest.raises(Exception, match="begun with another configuration") as caught:
+    import_data.import_dataset(
+      str(published), imported.parents[1], "paper", conventions=other
+    )
+  assert _edge.message_for_user(caught.value)
+
+
+# Offsets within the damaged file: 200 bytes into the second record's data.
+def flip_second(data):
+  first = 16 + int.from_bytes(data[:8], "little")
+  changed = bytearray(data)
+  changed[first + 12 + 200] ^= 1
+  return bytes(changed)
+
+
+@pytest.mark.parametrize(
+  ("damage", "record", "reason", "left"),
+  [
+    (flip_second, 1, "does not fit its checksum", 5),
+    (lambda data: data[: len(data) // 2], 1, "the file ends within the record", 4),
+    (lambda data: data[:-3], 2, "the file ends within the record", 5),
+  ],
+)
+def test_a_broken_record_stops_the_import_or_is_counted(
+  published, tmp_path, damage, record, reason, left
+):
+  folder = damaged(published, tmp_path / "broken", FILES[1], damage)
+  with pytest.raises(_edge.UserError) as caught:
+    import_data.import_dataset(str(folder), tmp_path / "data", "paper")
+  message = _edge.message_for_user(caught.value)
+  assert f"{FILES[1]}, record {record}: " in message and reason in message
+  assert "--on_bad_record=skip" in message
+  # The same folder goes on once the person has decided.
+  directory = import_data.import_dataset(
+    str(folder), tmp_path / "data", "paper", on_bad_record="skip"
+  )
+  assert len(source.open_dataset(directory)) == left
+  reports = _import_report.read_reports(directory.parent)
+  said = "\n".join(_import_report.summary(reports))
+  assert "left out: 1 records" in said
+  assert f"{FILES[1]}, record {record}: " in said and reason in said
+
+
+def test_an_awkward_attempt_is_left_out_and_its_neighbours_are_not(tmp_path):
+  rng = np.random.default_rng(1)
+  attempts = [testing.published_values(rng, 2) for _ in range(3)]
+  del attempts[1]["grasp/1/image/encoded"]
+  path = tmp_path / "source" / FILES[0]
+  testing.write_tfrecord(path, map(testing.to_example, attempts))
+  directory = import_data.import_dataset(
+    str(path), tmp_path, "paper", on_bad_record="skip"
+  )
+  assert len(source.open_dataset(directory)) == 2
+  (report,) = _import_report.read_reports(directory.parent)
+  assert report.attempts == 2
+  assert report.rejected == (
+    (1, "steps [1] have no image, expected those of all 2 steps"),
+  )
+
+
+def test_a_file_without_attempts_gives_no_shard(published, tmp_path):
+  folder = damaged(published, tmp_path / "broken", FILES[0], lambda data: data[:100])
+  directory = import_data.import_dataset(
+    str(folder), tmp_path, "paper", on_bad_record="skip"
+  )
+  assert len(source.open_dataset(directory)) == 3
+  lost = [r for r in _import_report.read_reports(directory.parent) if not r.attempts]
+  assert [r.file for r in lost] == [FILES[0]] and len(lost[0].rejected) == 1
+
+
+def test_nothing_usable_is_said_in_one_line(tmp_path):
+  (tmp_path / "x.tfrecord").write_bytes(b"no records")
+  with pytest.raises(_edge.UserError, match="x.tfrecord, record 0: the file ends"):
+    import_data.import_dataset(
+      str(tmp_path), tmp_path / "out", "paper", on_bad_record="skip"
+    )
+  with pytest.raises(_edge.UserError, match="no such files"):
+    import_data.find_files(str(tmp_path / "*.record"))
+
+
+def test_the_log_says_what_a_person_should_check():
+  reports = [
+    _import_report.FileReport(
+      "a", 0, attempts=100, successes=90, agreements=15, compared=100, wide=90,
+      last_motions=7,
+    )
+  ]  # fmt: skip
+  said = "\n".join(_import_report.summary(reports))
+  assert "agree in 15.0 % of 100" in said and "counts another way" in said
+  assert "90 readings" in said and "in 7 attempts the last step moved" in said
+  good = _import_report.FileReport("a", 0, attempts=9, agreements=9, compared=9)
+  assert "another way" not in "\n".join(_import_report.summary([good]))
+
+
+def test_the_lists_of_keys_are_only_mentioned(published):
+  said = _import_report.promised([published / name for name in FILES])
+  assert said == ["features_057.csv announces 12 attempts in all its files; 2 are here"]
+
+
+def test_the_record_keeps_the_files_own_label(imported):
+  for data in source.open_dataset(imported):
+    record = records.decode(data, images=False)
+    origin = json.loads(record["software"])
+    assert origin["recorded_success"] == float(record["success"])
+    assert origin["file"] in FILES
