@@ -33,7 +33,7 @@ def write(directory: Path, manifest: plan_lib.Manifest) -> None:
       module_name="",
     ),
     features=records.features(plan.frame_size),
-    description="Grasp attempts of simulated robots, one RLDS episode an attempt.",
+    description="Grasp attempts, one RLDS episode an attempt.",
   )
   info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
   lengths = {shard.file: shard.num_attempts for shard in manifest.shards}

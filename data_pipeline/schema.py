@@ -47,7 +47,7 @@ class AttemptRecord(TypedDict):
   drop_test: bool  # Whether the images before and after dropping differ.
   simulator_truth: bool  # What the simulator knows; never trained on.
   table_height: float  # Metres, robot base frame.
-  unit: str  # The simulated robot, by name.
+  unit: str  # The robot, by name.
   scene_seed: int  # int64: gives objects and their arrangement.
   attempt_seed: int  # int64: number of the attempt in its scene; with it, its draws.
   attempt_id: str  # Unique within a dataset.

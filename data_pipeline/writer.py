@@ -208,10 +208,3 @@ def is_finished(directory: Path, plan: plan_lib.Plan, shard: int) -> bool:
   path = directory / plan.shard_file(shard)
   # The size tells a file that was cut or replaced since, at no cost.
   return entry is not None and path.exists() and path.stat().st_size == entry.num_bytes
-
-
-def finalize(directory: str | Path) -> plan_lib.Manifest:
-  """See finish.finalize."""
-  from data_pipeline import finish
-
-  return finish.finalize(directory)

@@ -35,6 +35,7 @@ DROP_XY = (BIN_CENTRE[0] + 0.06, BIN_CENTRE[1])
 DROP_HEIGHT = 0.42
 LIFT_HEIGHT = 0.12  # straight up, before anything is carried sideways
 RELEASE_HEIGHT = 0.20
+STILL = 0.02  # m/s and rad/s: slower than this is at rest
 # On the table, beyond every view: where objects stand that were taken away.
 _SHELF_X, _SHELF_Y, _SHELF_SPACING = 1.10, -0.72, 0.24
 
@@ -161,8 +162,9 @@ class GraspEnv:
     controller.move_to([start[0], start[1], floor + LIFT_HEIGHT, start[3]])
     controller.move_to([*DROP_XY, floor + DROP_HEIGHT, start[3]])
     # What was knocked over or slipped out comes to rest, or it would look as if it
-    # had been dropped between the two images.
-    self._settle(longest=1.0)
+    # had been dropped between the two images. What rolls slowly stands still for a
+    # moment: one look is not enough.
+    self._settle(longest=2.5, looks=3)
     reading = controller.gripper_reading()
     lifted = lifted_objects(self.scene, self.data)
     test_size = min(self._frame_size, TEST_IMAGE_SIZE)
@@ -246,10 +248,14 @@ class GraspEnv:
     self.data.ctrl[self.scene.drive_ctrl] = -OPENING_TORQUE
     self.controller.teleport(HOME_JOINTS)
 
-  def _settle(self, longest: float) -> None:
-    for _ in range(int(longest / 0.1)):
+  def _settle(self, longest: float, looks: int = 1) -> None:
+    """Waits until nothing has moved at `looks` looks in a row, 0.1 s apart."""
+    still = 0
+    for _ in range(round(longest / 0.1)):
       self.controller.wait(0.1)
-      if np.abs(self.data.qvel[self.scene.object_qvel]).max(initial=0.0) < 0.05:
+      speed = np.abs(self.data.qvel[self.scene.object_qvel]).max(initial=0.0)
+      still = still + 1 if speed < STILL else 0
+      if still == looks:
         return
 
   def _drop_from(self, index: int, height: float, rng: np.random.Generator) -> None:

@@ -22,7 +22,7 @@ class PolicySpec:
   """What a worker needs to make a policy.
 
   Attributes:
-    name: `random` or `servo`.
+    name: `random`, `oracle` or `servo`.
     version: of the network, '' for policies without one.
     checkpoints: folder of the network's checkpoints, '' for policies without one.
     step: which checkpoint.
@@ -37,6 +37,7 @@ class PolicySpec:
 
 
 RANDOM = PolicySpec("random")
+ORACLE = PolicySpec("oracle")  # reads the simulator's state: a ceiling
 
 
 def servo_spec(
@@ -83,6 +84,8 @@ def make_policy(spec: PolicySpec) -> rollout.Policy:
   """The policy itself; in a process the same spec is loaded and compiled once."""
   if spec.name == "random":
     return baselines.RandomPolicy()
+  if spec.name == "oracle":
+    return baselines.OraclePolicy()
   _edge.quieten_libraries()
   weights = checkpoint.load_policy(spec.checkpoints, step=spec.step)
   return servo_lib.ServoPolicy(

@@ -23,7 +23,7 @@ from envs import fleet, objects, rollout, success, units
 from experiments import _edge, _media, _policies, _stats, _train_config
 from experiments._seeds import Purpose, scene_seed
 
-POLICIES = ("random", "servo")
+POLICIES = ("random", "servo", "oracle")
 # Held-out units from this seed on: those below chose the best checkpoint.
 _FIRST_UNIT = 1_000
 
@@ -113,9 +113,9 @@ def evaluate(
   settings = _edge.build(EvaluateConfig, config["evaluate"], "evaluate")
   network = _train_config.build_network(config["network"])
   specs = {
-    name: _policies.RANDOM
-    if name == "random"
-    else _policies.servo_spec(checkpoint, config["servo"], network, flag="checkpoint")
+    name: _policies.servo_spec(checkpoint, config["servo"], network, flag="checkpoint")
+    if name == "servo"
+    else _policies.PolicySpec(name)
     for name in settings.policies
   }
   scenes = plan_scenes(settings, network.frame_size)

@@ -23,8 +23,8 @@ from typing import Literal
 
 from absl import flags
 
+from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, writer
 from data_pipeline.importers import example, levine2016, tfrecord
 from experiments import _edge
 from experiments._import_report import (
@@ -124,7 +124,7 @@ def import_dataset(
     sum(os.path.getsize(task.path) for task in usable),
     num_workers,
   )
-  writer.finalize(directory)
+  finish.finalize(directory)
   return directory
 
 

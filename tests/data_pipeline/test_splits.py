@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from data_pipeline import finish, source, splits, writer
 from data_pipeline import plan as plan_lib
-from data_pipeline import source, splits, writer
 from data_pipeline.splits import Filter
 from data_pipeline.testing import synthetic_attempt
 
@@ -25,7 +25,7 @@ def varied(tmp_path_factory):
       attempt["round"] = scene // 10
       attempt["policy"] = "servo" if scene >= 10 else "random"
       shard.write(attempt)
-  writer.finalize(directory)
+  finish.finalize(directory)
   return source.open_dataset(directory)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipeline import finish, testing, writer
 from data_pipeline import plan as plan_lib
-from data_pipeline import testing, writer
 from experiments import _contact_sheet, _describe, _edge, describe
 from experiments._results import Rate
 
@@ -38,7 +38,7 @@ def write(root, rows=ATTEMPTS, name="train", **changes):
         **changes,
       )  # fmt: skip
       shard.write(record)
-  writer.finalize(directory)
+  finish.finalize(directory)
   return directory
 
 
