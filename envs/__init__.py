@@ -1,4 +1,4 @@
-"""The robot cell in MuJoCo: units, scene, control, attempts, baselines, protocols.
+"""The robot cell in MuJoCo: units, objects, scene, control, attempts, baselines.
 
 Knows no network and no file format: a policy is a callable that is handed in.
 """

@@ -2,7 +2,10 @@
 
 Lengths, joint ranges and torques are those of the KUKA LBR iiwa 14 R820 data sheet
 (reach 820 mm, 14 kg payload, 29.9 kg, axes ±170 ±120 ±170 ±120 ±170 ±120 ±175
-degrees; 320 320 176 176 110 40 40 Nm). Shapes are our own simple ones.
+degrees; 320 320 176 176 110 40 40 Nm). Shapes are our own simple ones, and so is how
+the mass is shared among the links. Motions (`envs.control`) are up to three times as
+fast as the joints of that arm may turn: simulated time is what collection costs, and
+nothing but the gripper touches anything.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ from envs.scene import TIMESTEP, Scene
 
 CONTROL_SUBSTEPS = 5  # physics steps a control period: 50 Hz
 LINEAR_SPEED = 0.6  # mean, m/s
-LIFT_SPEED = 1.0  # mean, m/s, through free air
+CARRY_SPEED = 1.0  # mean, m/s, of what is held, over the bin
 YAW_SPEED = 4.0  # mean, rad/s
 SHORTEST_MOTION = 0.12  # s
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -23,7 +23,13 @@ mujoco.set_mju_user_warning(lambda text: None)
 
 
 class DivergedError(RuntimeError):
-  """The physics became unstable; the attempt must be dropped and counted."""
+  """The physics became unstable; the attempt must be dropped and counted.
+
+  Attributes:
+    count: attempts that were lost, where a whole scene was given up.
+  """
+
+  count = 1
 
 
 class Controller:
@@ -130,6 +136,9 @@ class Controller:
 
 
 _UNSTABLE = (
+  # A full arena drops contacts: what happens then is not physics either.
+  mujoco.mjtWarning.mjWARN_CONTACTFULL,
+  mujoco.mjtWarning.mjWARN_CNSTRFULL,
   mujoco.mjtWarning.mjWARN_BADQPOS,
   mujoco.mjtWarning.mjWARN_BADQVEL,
   mujoco.mjtWarning.mjWARN_BADQACC,

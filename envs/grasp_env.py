@@ -13,7 +13,7 @@ import numpy as np
 from envs.arm import inverse_kinematics
 from envs.bin import contains
 from envs.cameras import OVER_SHOULDER, focal_length
-from envs.control import LIFT_SPEED, Controller
+from envs.control import CARRY_SPEED, Controller
 from envs.depth import unreliable_pixels, with_noise
 from envs.gripper import CLOSING_TORQUE, OPENING_TORQUE, TOOL_LENGTH
 from envs.objects import ObjectSpec
@@ -37,7 +37,7 @@ LIFT_HEIGHT = 0.12  # straight up, before anything is carried sideways
 RELEASE_HEIGHT = 0.20
 STILL = 0.02  # m/s and rad/s: slower than this is at rest
 # On the table, beyond every view: where objects stand that were taken away.
-_SHELF_X, _SHELF_Y, _SHELF_SPACING = 1.10, -0.72, 0.24
+_SHELF = [(x, 0.2 * column) for x in (1.02, 1.20, 1.38) for column in range(-4, 5)]
 
 _UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 
@@ -93,11 +93,13 @@ class GraspEnv:
     self._retract()
     self._settle(longest=3.0)
     self.return_strays(rng)
+    self.strays_returned = 0  # those of the filling were not knocked out by anybody
 
   def begin(self, rng: np.random.Generator) -> np.ndarray:
-    """Clears the view and takes the pregrasp image I0, uint8[H, W, 3]."""
+    """Clears the view, waits, and takes the pregrasp image I0, uint8[H, W, 3]."""
     self._retract()
     self.return_strays(rng)
+    self._settle(longest=2.5)
     return self.image()
 
   def approach(self, pose: np.ndarray) -> None:
@@ -171,13 +173,14 @@ class GraspEnv:
     before, holding = self.image(test_size), controller.configuration()
     low, high = self.unit.workspace()
     over = rng.uniform(low[:2], high[:2])
-    controller.move_to([*over, floor + RELEASE_HEIGHT, start[3]], LIFT_SPEED)
+    controller.move_to([*over, floor + RELEASE_HEIGHT, start[3]], CARRY_SPEED)
     controller.drive(-OPENING_TORQUE, 0.3)
     self._retract()
     self._settle(longest=1.2)
+    opened = controller.configuration()
     controller.restore(holding)  # the arm's shadow is then the same in both images
     dropped = drop_test_says_grasped(before, self.image(test_size))
-    self._retract()
+    controller.restore(opened)
     return Outcome(
       gripper_reading=float(reading),
       drop_test=dropped,
@@ -190,12 +193,9 @@ class GraspEnv:
   def take_away(self, indices: Sequence[int]) -> None:
     """Removes objects from the bin for good, to where no camera looks."""
     for index in indices:
-      row, column = divmod(len(self._taken), 7)
-      spot = (
-        _SHELF_X + row * _SHELF_SPACING,
-        _SHELF_Y + column * _SHELF_SPACING,
-        self.unit.table_height + 0.12,
-      )
+      layer, place = divmod(len(self._taken), len(_SHELF))
+      height = self.unit.table_height + 0.12 * (1 + layer)
+      spot = (*_SHELF[place], height)
       self.scene.bodies[index].place(self.data, np.array(spot), np.array(_UPRIGHT))
       self._taken.append(index)
     if indices:
@@ -249,11 +249,16 @@ class GraspEnv:
     self.controller.teleport(HOME_JOINTS)
 
   def _settle(self, longest: float, looks: int = 1) -> None:
-    """Waits until nothing has moved at `looks` looks in a row, 0.1 s apart."""
+    """Waits until nothing has moved at `looks` looks in a row, 0.1 s apart.
+
+    What was taken away does not matter: it may roll off the shelf.
+    """
+    bodies = [self.scene.bodies[i].qvel for i in self.remaining()]
+    watched = np.concatenate([np.empty(0, np.int64), *bodies])
     still = 0
     for _ in range(round(longest / 0.1)):
       self.controller.wait(0.1)
-      speed = np.abs(self.data.qvel[self.scene.object_qvel]).max(initial=0.0)
+      speed = np.abs(self.data.qvel[watched]).max(initial=0.0)
       still = still + 1 if speed < STILL else 0
       if still == looks:
         return

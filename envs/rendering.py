@@ -122,7 +122,7 @@ class Renderer:
     _gl_context().make_current()
     self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-    self._scene = mujoco.MjvScene(model, maxgeom=500)
+    self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nflex + 100)
     self._option = mujoco.MjvOption()
     self._camera = mujoco.MjvCamera()
     self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED

@@ -141,10 +141,12 @@ def run_scene(
   finished = False
   while not finished:
     if diverged > MAX_DIVERGED:
-      raise DivergedError(
+      error = DivergedError(
         f"{task.unit.name}, scene seed {task.scene_seed}: {diverged} attempts diverged;"
         " the cell is broken"
       )
+      error.count = diverged
+      raise error
     rng = np.random.default_rng([task.scene_seed, task.unit.seed, diverged])
     env = GraspEnv(
       task.unit,
@@ -154,8 +156,6 @@ def run_scene(
     )
     if recorder:
       env.controller.on_control_step = functools.partial(recorder.frame, env)
-    if not task.replacement:
-      attempts.clear()
     try:
       env.fill(rng)
       while len(attempts) < task.num_attempts and (env.remaining() or task.replacement):
@@ -163,6 +163,9 @@ def run_scene(
       finished = True
     except DivergedError:
       diverged += 1
+      if not task.replacement:
+        diverged += len(attempts)
+        attempts.clear()
     finally:
       strays += env.strays_returned
       env.close()

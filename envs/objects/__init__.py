@@ -5,6 +5,7 @@ from envs.objects.build import add_objects
 from envs.objects.catalogue import (
   FAMILIES,
   MOST,
+  ObjectsError,
   ObjectSet,
   choose,
   sample_object,
@@ -21,6 +22,7 @@ __all__ = [
   "MOST",
   "ObjectSet",
   "ObjectSpec",
+  "ObjectsError",
   "Part",
   "RigidBody",
   "SoftBody",

@@ -3,7 +3,6 @@
 import colorsys
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,10 @@ MOST = 40  # objects in a bin: more lie above its rim
 FAMILIES = {**TRAINING, **HELD_OUT}
 GROUPS = {"training": TRAINING, "held_out": HELD_OUT}
 KINDS = ("rigid", "soft")
+
+
+class ObjectsError(ValueError):
+  """A selection that names no objects."""
 
 
 class ObjectSet(Protocol):
@@ -56,13 +59,14 @@ def choose(selection: str) -> ObjectSet:
 
   Args:
     selection: a group (`training`, `held_out`), a kind of it (`training:rigid`,
-      `held_out:soft`), families by name (`box,hammer`), or a folder of meshes.
+      `held_out:soft`), families by name (`box,hammer`), or a folder of meshes, which
+      is told by a / in it (`./meshes`).
 
   Raises:
-    ValueError: it names nothing that there is.
+    ObjectsError: it names nothing that there is.
     MeshError: a folder without a usable mesh.
   """
-  if Path(selection).is_dir() or "/" in selection or "?" in selection:
+  if "/" in selection or "?" in selection:
     from envs.objects.meshes import open_folder  # needs extra libraries
 
     return open_folder(selection)
@@ -73,10 +77,11 @@ def choose(selection: str) -> ObjectSet:
   names = tuple(sorted(name.strip() for name in selection.split(",")))
   unknown = [name for name in names if name not in FAMILIES]
   if unknown:
-    raise ValueError(
+    raise ObjectsError(
       f"objects {selection!r}: {unknown[0]!r} is not known; expected a group"
       f" ({', '.join(GROUPS)}), one kind of it (training:rigid, training:soft),"
-      f" families ({', '.join(sorted(FAMILIES))}), or a folder of meshes"
+      f" families ({', '.join(sorted(FAMILIES))}), or a folder of meshes, written with"
+      " a / (./meshes)"
     )
   return Families(names)
 

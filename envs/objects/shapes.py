@@ -71,7 +71,7 @@ class ObjectSpec:
   family: str
   parts: tuple[Part, ...]
   density: float  # kg/m^3
-  friction: float
+  friction: float  # sliding, on the bin and on others; in a grip the pads' own counts
   colour: tuple[float, float, float]  # RGB in [0, 1]
   soft: SoftBody | None = None
   opacity: float = 1.0

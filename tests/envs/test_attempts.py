@@ -289,6 +289,7 @@ def test_what_was_taken_away_is_gone_and_what_lay_on_it_falls():
   env.controller.wait(0.5)
   after = env.image()
   env.take_away([1, 2])
+  env.controller.wait(0.5)
   assert env.remaining() == []
   heights = env.object_positions()[:, 2] - floor
   assert env.begin(np.random.default_rng(1)).shape == (72, 72, 3)
@@ -367,3 +368,50 @@ def test_random_commands_succeed_in_ten_to_thirty_percent(num_steps, group):
   results = dict(fleet.map_unordered(run_task, tasks)).values()
   rate = np.mean([attempt.success for attempts in results for attempt in attempts])
   assert 0.10 < rate < 0.30
+
+
+def test_every_attempt_begins_with_the_gripper_open_and_the_bin_at_rest():
+  class Reads:
+    largest_image = 48
+
+    def __init__(self):
+      self.readings, self.speeds = [], []
+
+    def begin(self, env):
+      self.speeds.append(np.abs(env.data.qvel[env.scene.object_qvel]).max())
+
+    def decided(self, env, observation, decision):
+      if observation.step == 1:
+        self.readings.append(env.controller.gripper_reading())
+
+    def frame(self, env):
+      pass
+
+    def end(self, env, attempt):
+      pass
+
+  reads = Reads()
+  rollout.run_scene(task(num_attempts=5, num_objects=12), RandomPolicy(), reads)
+  assert len(reads.readings) == 5
+  assert min(reads.readings) > 0.085  # whatever was held before
+  assert max(reads.speeds) < grasp_env.STILL
+
+
+def test_there_is_room_for_all_that_is_taken_away():
+  env = GraspEnv(units.sample_unit(0), [BOX] * 20, 48)
+  env.fill(np.random.default_rng(0))
+  for index in range(19):
+    env.take_away([index])
+  heights = env.object_positions()[:, 2] - env.unit.table_height
+  env.close()
+  assert env.remaining() == [19]
+  assert heights.min() > -0.1
+
+
+def test_more_geoms_than_usual_are_all_drawn():
+  mugs = [objects.sample_object("mug", instance) for instance in range(40)]
+  env = GraspEnv(units.sample_unit(0), mugs, 48)
+  env.image()
+  # 1 would say that geoms were left out.
+  assert env.scene.model.ngeom > 500 and env._renderer._scene.status == 0
+  env.close()
