@@ -24,6 +24,7 @@
 | `loader.py`         | Grain: deterministic, resumable batches                    |
 | `testing.py`        | synthetic attempts for tests                               |
 | `importers/`        | other people's grasp data                                  |
+| `exporters/`        | this dataset in the layouts of others                      |
 
 Nothing is imported here, so that a collecting process pays only for the records
 and the writer, and never for Grain. TensorFlow is neither needed nor imported.

@@ -227,6 +227,43 @@ def equal(one: Attempts, other: Attempts) -> bool:
   )
 
 
+def scenes(attempts: Attempts) -> np.ndarray:
+  """Returns int64[A]: a number for each bin, the same for attempts in the same one."""
+  pairs = np.stack([attempts.unit.codes, attempts.scene_seed], axis=1)
+  return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def duplicates(attempts: Attempts) -> tuple[np.ndarray, np.ndarray]:
+  """Finds attempts that are there more than once.
+
+  Unit, scene_seed and attempt_seed name an attempt of a policy; the same seeds under
+  another policy give another attempt.
+
+  Returns:
+    int64[D] in order: rows whose attempt was there before; int64[D]: the row where it
+    was first.
+  """
+  return repeated(
+    [
+      *(attempts.policy_version.codes, attempts.policy.codes, attempts.unit.codes),
+      *(attempts.scene_seed, attempts.attempt_seed),
+    ]
+  )
+
+
+def repeated(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the rows that were there before, and where first; int64[D] each."""
+  # Sorted, equal ones are neighbours, and stand in the order of their rows.
+  order = np.lexsort(columns)
+  is_new = np.ones(len(order), bool)
+  if len(order):
+    is_new[1:] = np.any([np.diff(column[order]) != 0 for column in columns], axis=0)
+  first = order[is_new][np.cumsum(is_new) - 1]
+  again, first = order[~is_new], first[~is_new]
+  by_row = np.argsort(again)
+  return again[by_row], first[by_row]
+
+
 def ragged_rows(counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
   """Returns where the entries of some rows lie, of rows of different lengths.
 

@@ -12,8 +12,8 @@ from data_pipeline import plan as plan_lib
 from data_pipeline import samples as samples_lib
 from data_pipeline import transforms
 
-# A broken sample is replaced by the one this share of all samples further on, which is
-# neither of the same attempt nor, for many broken ones, always the same.
+# A broken sample is replaced by the one this share of all samples further on: in all
+# but small sets of another attempt, and for many broken ones not always the same.
 _STRIDE = 0.618
 
 # So many broken ones after each other are no accident.
@@ -109,17 +109,19 @@ class Assembler:
     """Returns the images of a sample, or of what replaces it, and whose they are."""
     samples = self.samples
     stride = int(_STRIDE * len(samples)) or 1
-    for attempt in range(_MOST_TRIES):
-      used = (number + attempt * stride) % len(samples)
+    reason = ""
+    for retry in range(_MOST_TRIES):
+      used = (number + retry * stride) % len(samples)
       try:
         return used, self.frames.pair(samples.attempt[used], samples.step[used])
       except plan_lib.DatasetError as error:
         if not self.skip_broken:
           raise
-        _warn_once(str(error))
-        last = error
+        reason = str(error)
+        _warn_once(reason)
     raise plan_lib.DatasetError(
-      f"{_MOST_TRIES} samples after each other are broken, the last one because {last}"
+      f"{_MOST_TRIES} samples after each other are broken, the last one because "
+      f"{reason}"
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from data_pipeline import attempts as attempts_lib
 from data_pipeline import index as index_lib
+from data_pipeline import metadata, records
 from data_pipeline import plan as plan_lib
-from data_pipeline import records
 from data_pipeline import shards as shards_lib
 
 
@@ -82,8 +82,8 @@ def check_dataset(
   Checked are sizes and checksums of shards; that every record decodes, its images
   too; all fields (numbers finite, commands of unit length, the last one null); that
   the rewards are those of the label; that no attempt, by (unit, scene_seed,
-  attempt_seed) or by attempt_id, is there twice; that indices and manifest agree
-  with the records.
+  attempt_seed) or by attempt_id, is there twice; that indices, manifest and what TFDS
+  is told agree with the records.
 
   Args:
     directory: `<root>/<name>/<version>`.
@@ -109,13 +109,21 @@ def check_dataset(
   problems = [problem for result in found for problem in result.problems]
   problems += _duplicates(plan, found)
   if manifest is not None:
-    problems += _dataset_problems(directory, manifest)
+    problems += _dataset_problems(directory, manifest, found)
   return Report(
     num_shards=plan.num_shards,
     pending=tuple(i for i, result in enumerate(results) if result is None),
     num_attempts=sum(len(result.rows) for result in found),
     problems=tuple(problems),
   )
+
+
+_UNDECLARED = {
+  False: "its entry in shards/ and the manifest say different things of it; run the "
+  "collection again to declare what its entry says",
+  True: "was made again, but the manifest lacks it; run the collection again to "
+  "declare it",
+}
 
 
 def _check_shard(
@@ -140,8 +148,9 @@ def _check_shard(
     return None
   if entry is None:
     report("is in the manifest, but its entry in shards/ is missing")
-  elif declared is not None and entry != declared:
-    report("its entry in shards/ and the manifest say different things of it")
+  elif manifest is not None and entry != declared:
+    # Where the file fits its entry nothing is lost: finishing again declares it.
+    found.problems.append(Problem(name, None, _UNDECLARED[declared is None], None))
   entry = entry or declared
   assert entry is not None
   path = directory / name
@@ -200,16 +209,15 @@ def _duplicates(plan: plan_lib.Plan, found: list[_Found]) -> list[Problem]:
   shard = np.repeat([r.shard for r in found], [len(r.rows) for r in found])
   row = np.array([row for result in found for row in result.rows], np.int64)
   identities = [identity for result in found for identity in result.identities]
-  triples = np.stack([table.unit.codes, table.scene_seed, table.attempt_seed], axis=1)
+  _, group = np.unique(
+    np.frombuffer(b"".join(identities), np.int64), return_inverse=True
+  )
   problems: dict[int, Problem] = {}
-  for what, keys in (
-    ("(unit, scene_seed, attempt_seed)", triples),
-    ("attempt_id", np.frombuffer(b"".join(identities), np.int64)[:, None]),
+  for what, (again, first) in (
+    ("(unit, scene_seed, attempt_seed)", attempts_lib.duplicates(table)),
+    ("attempt_id", attempts_lib.repeated([group])),
   ):
-    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    original = first[group.reshape(-1)]
-    for i in np.flatnonzero(original != np.arange(len(original))):
-      before = original[i]
+    for i, before in zip(again, first, strict=True):
       reason = (
         f"has the same {what} as record {row[before]} of "
         f"{plan.shard_file(int(shard[before]))}, expected each attempt once"
@@ -221,17 +229,67 @@ def _duplicates(plan: plan_lib.Plan, found: list[_Found]) -> list[Problem]:
   return [problems[i] for i in sorted(problems)]
 
 
-def _dataset_problems(directory: Path, manifest: plan_lib.Manifest) -> list[Problem]:
+def _dataset_problems(
+  directory: Path, manifest: plan_lib.Manifest, found: list[_Found]
+) -> list[Problem]:
+  """Problems of the files that speak of all shards; finishing again mends them."""
   problems = []
-  for name in ("features.json", "dataset_info.json"):
+  for name in (metadata.FEATURES_FILE, metadata.INFO_FILE):
     if not (directory / name).is_file():
       problems.append(Problem(name, None, "is missing: TFDS cannot read this", None))
+  if (directory / metadata.INFO_FILE).is_file():
+    problems += _length_problems(directory, manifest)
+  said = plan_lib.declared_num_attempts(directory)
+  if said != manifest.num_attempts:
+    reason = (
+      f"says {said} attempts, expected {manifest.num_attempts}, as its shards have"
+    )
+    problems.append(Problem(plan_lib.MANIFEST_FILE, None, reason, None))
   if manifest.index is not None:
     path = plan_lib.dataset_index(directory)
     try:
-      index_lib.read(path, manifest.index)
+      table = index_lib.read(path, manifest.index)
     except plan_lib.DatasetError as error:
       problems.append(Problem(path.name, None, str(error), None))
+    else:
+      problems += _index_problems(path.name, table, manifest, found)
+  return problems
+
+
+def _length_problems(directory: Path, manifest: plan_lib.Manifest) -> list[Problem]:
+  expected = metadata.shard_lengths(manifest)
+  try:
+    lengths = metadata.read_shard_lengths(directory)
+  except (ValueError, KeyError, TypeError) as error:
+    reason = f"is not what TFDS reads ({error!r})"
+  else:
+    if lengths == expected:
+      return []
+    reason = f"gives shards of {lengths} attempts, expected {expected}"
+  return [Problem(metadata.INFO_FILE, None, reason, None)]
+
+
+def _index_problems(
+  name: str,
+  table: attempts_lib.Attempts,
+  manifest: plan_lib.Manifest,
+  found: list[_Found],
+) -> list[Problem]:
+  """Holds the index against the records of the shards that are wholly sound."""
+  if len(table) != manifest.num_attempts:
+    reason = f"has {len(table)} attempts, expected {manifest.num_attempts}"
+    return [Problem(name, None, reason, None)]
+  tables = {manifest.plan.shard_file(one.shard): one.table for one in found}
+  begin, problems = 0, []
+  for shard in manifest.shards:
+    rows = np.arange(begin, begin + shard.num_attempts)
+    begin += shard.num_attempts
+    records_table = tables.get(shard.file)
+    if records_table is None or len(records_table) != shard.num_attempts:
+      continue
+    if not attempts_lib.equal(table.take(rows), records_table):
+      reason = f"says other things than the records of {shard.file}"
+      problems.append(Problem(name, None, reason, None))
   return problems
 
 

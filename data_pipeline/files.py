@@ -11,6 +11,13 @@ from pathlib import Path
 
 _TEMPORARY = ".tmp-"
 
+# What flock says where it does not get a lock, or where there are none: network and
+# user-space file systems differ in how they say so.
+_NO_LOCK = (
+  *(errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOSYS),
+  *(errno.ENOTSUP, errno.EOPNOTSUPP),
+)
+
 
 def temporary_path(path: Path) -> Path:
   """Returns a fresh name beside `path` that no reader takes for a finished file.
@@ -79,7 +86,7 @@ def _try_lock(descriptor: int, operation: int) -> bool:
   try:
     fcntl.flock(descriptor, operation)
   except OSError as error:
-    if error.errno not in (errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOTSUP):
+    if error.errno not in _NO_LOCK:
       raise
     return False
   return True

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import logging
 
 from data_pipeline import attempts as attempts_lib
@@ -27,7 +28,8 @@ def finalize(directory: str | Path) -> plan_lib.Manifest:
     What the dataset consists of.
 
   Raises:
-    DatasetError: shards are missing, or the folder cannot be written.
+    DatasetError: shards are missing, an attempt is there twice, or the folder cannot
+      be written.
   """
   directory = Path(directory)
   plan = plan_lib.read_plan(directory)
@@ -108,6 +110,7 @@ def _finish(
         entries.append(entry)
         tables.append(table)
       table = attempts_lib.join(tables)
+      _refuse_repeated(directory, entries, table)
       manifest = plan_lib.Manifest(
         plan,
         shards=tuple(entries),
@@ -122,6 +125,23 @@ def _finish(
       "the collection again: finished shards are kept"
     ) from error
   return manifest
+
+
+def _refuse_repeated(
+  directory: Path,
+  entries: Sequence[plan_lib.Shard],
+  table: attempts_lib.Attempts,
+) -> None:
+  again, first = attempts_lib.duplicates(table)
+  if len(again):
+    ends = np.cumsum([entry.num_attempts for entry in entries])
+    later, earlier = np.searchsorted(ends, [again[0], first[0]], "right")
+    raise plan_lib.DatasetError(
+      f"{len(again)} attempts of {directory} are there twice, as the same unit, seeds "
+      f"and policy tell: the first of them in {entries[later].file} and before in "
+      f"{entries[earlier].file}; move the repeated ones away with python -m "
+      f"experiments.check_data --data={directory} --quarantine"
+    )
 
 
 def _indexed(

@@ -81,19 +81,20 @@ class CachedFrames:
     # An attempt's pregrasp image is followed by those of its steps 1..T.
     self._first = np.cumsum(num_steps + 1) - (num_steps + 1)
     self._images = np.empty((int((num_steps + 1).sum()), size, size, 3), np.uint8)
-    self._broken: dict[int, plan_lib.DatasetError] = {}
+    # Texts, not exceptions: one that is raised again and again grows a traceback.
+    self._broken: dict[int, str] = {}
     for attempt in range(len(dataset)):
       try:
         self._decode(dataset, attempt, int(num_steps[attempt]) + 1)
       except plan_lib.DatasetError as error:
         if dataset.on_bad_record == "fail":
           raise
-        self._broken[attempt] = error
+        self._broken[attempt] = str(error)
 
   def pair(self, attempt: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """See Frames."""
     if self._broken and attempt in self._broken:
-      raise self._broken[attempt]
+      raise plan_lib.DatasetError(self._broken[attempt])
     first = self._first[attempt]
     return self._images[first], self._images[first + step]
 

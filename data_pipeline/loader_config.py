@@ -92,7 +92,11 @@ class LoaderConfig:
 
 
 def evaluation_config(batch_size: int, crop_size: int) -> LoaderConfig:
-  """Every sample once, in order, in its centre crop; the last batch may be short."""
+  """Every sample once, in order, in its centre crop; the last batch may be short.
+
+  Where broken records are skipped, another sample stands in for a broken one and so
+  comes twice: leave out the rows that `Batch.replaced` marks.
+  """
   return LoaderConfig(
     batch_size=batch_size,
     crop_size=crop_size,

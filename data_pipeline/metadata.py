@@ -1,5 +1,6 @@
 """The files that make a folder of shards a TFDS dataset, written without TensorFlow."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,6 +9,8 @@ import tensorflow_datasets as tfds
 
 from data_pipeline import files, records
 from data_pipeline import plan as plan_lib
+
+FEATURES_FILE, INFO_FILE = "features.json", "dataset_info.json"
 
 _STAGING = ".tmp-tfds-"
 
@@ -36,11 +39,9 @@ def write(directory: Path, manifest: plan_lib.Manifest) -> None:
     description="Grasp attempts, one RLDS episode an attempt.",
   )
   info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
-  lengths = {shard.file: shard.num_attempts for shard in manifest.shards}
-  names = [plan.shard_file(shard) for shard in range(plan.num_shards)]
   split = tfds.core.SplitInfo(
     name=plan_lib.SPLIT,
-    shard_lengths=[lengths.get(name, 0) for name in names],
+    shard_lengths=shard_lengths(manifest),
     num_bytes=manifest.num_bytes,
     filename_template=tfds.core.ShardedFileTemplate(
       data_dir=directory,
@@ -57,3 +58,26 @@ def write(directory: Path, manifest: plan_lib.Manifest) -> None:
     info.write_to_directory(staging)
     for path in sorted(Path(staging).iterdir()):
       files.write_whole(directory / path.name, path.read_bytes())
+
+
+def shard_lengths(manifest: plan_lib.Manifest) -> list[int]:
+  """Returns the attempts of each planned shard; 0 of one in quarantine."""
+  plan = manifest.plan
+  lengths = {shard.file: shard.num_attempts for shard in manifest.shards}
+  return [lengths.get(plan.shard_file(i), 0) for i in range(plan.num_shards)]
+
+
+def read_shard_lengths(directory: Path) -> list[int]:
+  """Returns the attempts of each shard that TFDS is told of.
+
+  Raises:
+    OSError: dataset_info.json is missing.
+    ValueError, KeyError, TypeError: it is damaged.
+  """
+  content = json.loads((directory / INFO_FILE).read_bytes())
+  (lengths,) = (
+    split["shardLengths"]
+    for split in content["splits"]
+    if split["name"] == plan_lib.SPLIT
+  )
+  return [int(length) for length in lengths]

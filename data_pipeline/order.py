@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 
+from data_pipeline.loader_config import LoaderError
+
 # Endless, as far as anybody will train.
 _FOREVER = 2**48
 
-# Weights are taken as fractions of whole numbers up to this.
+# Weights are taken as fractions, of whole numbers up to this, of the largest of them.
 _FINEST = 10_000
 
 
@@ -60,8 +62,19 @@ def mix(
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:
-  """Returns whole numbers in the same ratios."""
-  exact = [fractions.Fraction(w).limit_denominator(_FINEST) for w in weights]
+  """Returns whole numbers in the same ratios.
+
+  Raises:
+    LoaderError: a weight is so small beside the largest that it would become 0.
+  """
+  largest = max(weights)
+  exact = [fractions.Fraction(w / largest).limit_denominator(_FINEST) for w in weights]
+  for weight, share in zip(weights, exact, strict=True):
+    if not share:
+      raise LoaderError(
+        f"mixture has the weight {weight} beside {largest}, expected at least 1/"
+        f"{_FINEST} of the largest; leave that dataset out, or raise its weight"
+      )
   scale = math.lcm(*(weight.denominator for weight in exact))
   return tuple(int(weight * scale) for weight in exact)
 

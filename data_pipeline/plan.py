@@ -9,7 +9,7 @@
   dataset_info.json      TFDS: the split and its shard lengths
   index.npz              the table of all attempts
   manifest.json          written last of all: the dataset is finished
-  quarantine/            shards that a check found broken, see quarantine.py
+  quarantine/            shards that a check found broken, see finish.py
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from data_pipeline import files, records
 SPLIT = "train"
 
 PLAN_FILE = "plan.json"
-_MANIFEST_FILE = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 
 
 class DatasetError(RuntimeError):
@@ -187,7 +187,7 @@ def read_manifest(directory: str | Path) -> Manifest:
       version.
   """
   directory = Path(directory)
-  path = directory / _MANIFEST_FILE
+  path = directory / MANIFEST_FILE
   if path.exists():
     content = _read_json(path)
     try:
@@ -197,25 +197,34 @@ def read_manifest(directory: str | Path) -> Manifest:
         quarantined=tuple(content.get("quarantined", ())),
         index=Index(**content["index"]) if content.get("index") else None,
       )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
       raise DatasetError(
         f"{path} is not a manifest of this program ({error}); collect the dataset "
         "again, which keeps its finished shards"
       ) from error
   if (directory / PLAN_FILE).exists():
     raise DatasetError(
-      f"the dataset in {directory} is not finished: {_MANIFEST_FILE} is missing; run "
+      f"the dataset in {directory} is not finished: {MANIFEST_FILE} is missing; run "
       "its collection again with the same configuration to go on with it"
     )
   raise DatasetError(
-    f"no dataset in {directory}: {_MANIFEST_FILE} is missing; expected the folder "
+    f"no dataset in {directory}: {MANIFEST_FILE} is missing; expected the folder "
     "<name>/<version> of a collected dataset"
   )
 
 
+def declared_num_attempts(directory: Path) -> int | None:
+  """Returns how many attempts the manifest says there are; nothing here relies on it.
+
+  Raises:
+    DatasetError: the manifest cannot be read.
+  """
+  return _read_json(directory / MANIFEST_FILE).get("num_attempts")
+
+
 def is_declared_finished(directory: Path) -> bool:
   """Returns whether there is a manifest."""
-  return (directory / _MANIFEST_FILE).exists()
+  return (directory / MANIFEST_FILE).exists()
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -231,7 +240,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     "quarantined": list(manifest.quarantined),
     "index": dataclasses.asdict(manifest.index) if manifest.index else None,
   }
-  files.write_whole(directory / _MANIFEST_FILE, _json_bytes(content))
+  files.write_whole(directory / MANIFEST_FILE, _json_bytes(content))
 
 
 def shard_entry(directory: Path, shard: int) -> Path:
@@ -325,13 +334,18 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+  remedy = (
+    "remove the file and run the collection again, which keeps the finished shards"
+  )
   try:
-    return json.loads(path.read_bytes())
+    content = json.loads(path.read_bytes())
   except ValueError as error:
+    raise DatasetError(f"{path} is not readable JSON ({error}); {remedy}") from error
+  if not isinstance(content, dict):
     raise DatasetError(
-      f"{path} is not readable JSON ({error}); remove the file and run the "
-      "collection again, which keeps the finished shards"
-    ) from error
+      f"{path} holds {str(content)[:40]!r}, expected a JSON object; {remedy}"
+    )
+  return content
 
 
 def _json_bytes(content: Any) -> bytes:

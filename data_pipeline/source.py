@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from absl import logging
@@ -17,6 +17,7 @@ from absl import logging
 from data_pipeline import attempts as attempts_lib
 from data_pipeline import index as index_lib
 from data_pipeline import plan as plan_lib
+from data_pipeline import records as records_lib
 from data_pipeline import shards as shards_lib
 
 Attempts = attempts_lib.Attempts
@@ -38,6 +39,7 @@ class Dataset:
     attempts: what is known of the attempts without their images.
     records: their serialized form.
     part: int32[A], which of the datasets that were merged each attempt is of.
+    num_parts: how many were merged, those that were filtered away since included.
     frame_size: height and width of the images, pixels.
     broken: a line for each shard and record that was left out when opening.
     on_bad_record: what a loader does about a record that breaks later.
@@ -51,6 +53,7 @@ class Dataset:
     frame_size: int,
     checksums: Sequence[str],
     part: np.ndarray | None = None,
+    num_parts: int = 1,
     broken: Sequence[str] = (),
     on_bad_record: OnBadRecord = "fail",
   ):
@@ -59,6 +62,7 @@ class Dataset:
     self.records = records
     self.attempts = attempts
     self.part = np.zeros(len(records), np.int32) if part is None else part
+    self.num_parts = num_parts
     self.frame_size = frame_size
     self.broken = tuple(broken)
     self.on_bad_record = on_bad_record
@@ -78,10 +82,19 @@ class Dataset:
   def __iter__(self) -> Iterator[bytes]:
     return (self[index] for index in range(len(self)))
 
-  @property
-  def num_parts(self) -> int:
-    """How many datasets were merged, those that were filtered away included."""
-    return int(self.part.max(initial=0)) + 1
+  def decoded(self, index: int, *, images: bool) -> dict[str, Any]:
+    """Returns the fields of the attempt 0 <= index < len, see records.decode.
+
+    Raises:
+      IndexError: there is no such attempt.
+      DatasetError: its record or, if asked for, one of its images is broken; names
+        file and record.
+    """
+    data = self[index]
+    try:
+      return records_lib.decode(data, images=images)
+    except records_lib.RecordError as error:
+      raise self.records.broken(index, error) from error
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -99,6 +112,7 @@ class Dataset:
       frame_size=self.frame_size,
       checksums=self._checksums,
       part=self.part[indices],
+      num_parts=self.num_parts,
       broken=self.broken,
       on_bad_record=self.on_bad_record,
     )
@@ -178,7 +192,8 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
   """Joins datasets, one after the other; `Dataset.part` tells them apart.
 
   Raises:
-    DatasetError: there is none, or their frames differ in size.
+    DatasetError: there is none, their frames differ in size, or an attempt is in them
+      twice.
   """
   if not datasets:
     raise plan_lib.DatasetError("no dataset to merge, expected at least one")
@@ -194,23 +209,39 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     dataset.records.rows + [before, 0]
     for dataset, before in zip(datasets, shards_before, strict=False)
   ]
-  part = [
+  parts = [
     dataset.part + np.int32(before)
     for dataset, before in zip(datasets, parts_before, strict=False)
   ]
+  attempts = attempts_lib.join([dataset.attempts for dataset in datasets])
+  part = np.concatenate(parts)
+  if len(datasets) > 1:  # Within one there are none: it could not be finished.
+    _refuse_repeated(attempts, part)
   skips = any(dataset.on_bad_record == "skip" for dataset in datasets)
   return Dataset(
     shards_lib.Records(
       [path for dataset in datasets for path in dataset.records.paths],
       np.concatenate(rows),
     ),
-    attempts_lib.join([dataset.attempts for dataset in datasets]),
+    attempts,
     frame_size=sizes[0],
     checksums=[checksum for dataset in datasets for checksum in dataset._checksums],
-    part=np.concatenate(part),
+    part=part,
+    num_parts=int(parts_before[-1]),
     broken=[line for dataset in datasets for line in dataset.broken],
     on_bad_record="skip" if skips else "fail",
   )
+
+
+def _refuse_repeated(attempts: Attempts, part: np.ndarray) -> None:
+  again, first = attempts_lib.duplicates(attempts)
+  if len(again):
+    raise plan_lib.DatasetError(
+      f"{len(again)} attempts of the datasets to merge are there twice, as the same "
+      "unit, seeds and policy tell; the first of them is of dataset "
+      f"{part[first[0]]} and again of dataset {part[again[0]]}, counted from 0. Name "
+      "each dataset once, or collect with another seed or --round"
+    )
 
 
 def _check_choice(name: str, value: str, choices: object) -> None:

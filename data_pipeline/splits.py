@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from data_pipeline import attempts as attempts_lib
 from data_pipeline import plan as plan_lib
 from data_pipeline.source import Dataset
 
@@ -70,7 +71,13 @@ class Filter:
 
 
 # What no two parts of a split may share.
-SPLITS = ("unit", "family", "scene", "attempt")
+_PLURAL = {
+  "unit": "units",
+  "family": "families",
+  "scene": "scenes",
+  "attempt": "attempts",
+}
+SPLITS = tuple(_PLURAL)
 
 
 def split(
@@ -107,7 +114,7 @@ def split(
   else:
     groups = {
       "unit": lambda: np.asarray(attempts.unit),
-      "scene": lambda: _scenes(dataset),
+      "scene": lambda: attempts_lib.scenes(attempts),
       "attempt": lambda: np.arange(len(dataset)),
     }[by]()
     is_held_out = np.isin(groups, _choose(np.unique(groups), by, held_out, seed))
@@ -125,17 +132,11 @@ def split(
 def _choose(groups: np.ndarray, by: str, held_out: float, seed: int) -> np.ndarray:
   if len(groups) < 2 or not 0 < held_out < 1:
     raise plan_lib.DatasetError(
-      f"cannot hold out a share of {held_out} of {len(groups)} {by}s, expected a share "
-      f"between 0 and 1 of at least 2; collect more"
+      f"cannot hold out a share of {held_out} of {len(groups)} {_PLURAL[by]}, expected "
+      "a share between 0 and 1 of at least 2; collect more"
     )
   count = min(max(round(held_out * len(groups)), 1), len(groups) - 1)
   return np.random.default_rng(seed).permutation(groups)[:count]
-
-
-def _scenes(dataset: Dataset) -> np.ndarray:
-  """int64[A]: a number for each bin, the same for attempts in the same one."""
-  pairs = np.stack([dataset.attempts.unit.codes, dataset.attempts.scene_seed], axis=1)
-  return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _some(values: list) -> str:

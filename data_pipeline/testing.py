@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
@@ -127,6 +128,17 @@ def write_synthetic_dataset(
         shard_writer.write(attempts[i])
   finish.finalize(directory)
   return directory
+
+
+def with_cut_image(data: bytes, step: int) -> bytes:
+  """Returns a serialized attempt whose image of step 1..T ends early.
+
+  As if it had been written so: a shard with it has checksums that agree.
+  """
+  example = tf_example_pb2.Example.FromString(data)
+  images = example.features.feature["steps/observation/image"].bytes_list
+  images.value[step - 1] = images.value[step - 1][:100]
+  return example.SerializeToString(deterministic=True)
 
 
 def _smooth_image(rng: np.random.Generator, size: int) -> np.ndarray:

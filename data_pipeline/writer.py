@@ -72,8 +72,14 @@ class ShardWriter:
       with files.locked(self._directory / plan_lib.PLAN_FILE):
         files.remove_temporaries(self._directory, self._path.name)
         self._temporary, self._hold = files.hold_temporary(self._path)
-      self._writer = ArrayRecordWriter(str(self._temporary), _WRITER_OPTIONS)
     except Exception as error:
+      raise self._cannot_write(error) from error
+    try:
+      self._writer = ArrayRecordWriter(str(self._temporary), _WRITER_OPTIONS)
+    except BaseException as error:
+      self._let_go()
+      if not isinstance(error, Exception):
+        raise
       raise self._cannot_write(error) from error
 
   @property
@@ -121,8 +127,11 @@ class ShardWriter:
     try:
       self._close(keep=kind is None)
     finally:
-      self._temporary.unlink(missing_ok=True)
-      os.close(self._hold)
+      self._let_go()
+
+  def _let_go(self) -> None:
+    self._temporary.unlink(missing_ok=True)
+    os.close(self._hold)
 
   def _close(self, *, keep: bool) -> None:
     try:

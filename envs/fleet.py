@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from envs import rendering
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -36,16 +34,17 @@ def map_unordered(
 ) -> Iterator[tuple[int, Result]]:
   """Yields (index of the task, its result) as results come in.
 
+  Tasks that render: call `rendering.choose_backend` before, so that it is done once
+  and the workers inherit it.
+
   Args:
     function: importable by name, as it travels to other processes.
     tasks: picklable.
     num_workers: processes; 0 means one for each core.
 
   Raises:
-    RenderingUnavailableError: no GL backend works here.
     WorkerDiedError: a worker ended without an answer.
   """
-  rendering.choose_backend()
   num_workers = min(num_workers or num_cores(), len(tasks))
   if num_workers <= 1:
     for index, task in enumerate(tasks):

@@ -1,6 +1,6 @@
-"""What the rows of python -m experiments.check_cell add up to, and in which words.
+"""What the rows of python -m experiments.check_cell add up to, and what they show.
 
-Pure: rows in, numbers and Markdown out. A row is a scene, see `check_cell.run_task`.
+Pure: rows in, numbers out. A row is a scene, see `check_cell.run_task`.
 """
 
 import collections
@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import _stats, evaluate
+from data_pipeline.attempts import family_of
+from experiments import _stats
 
 Row = Mapping[str, Any]
 
 LARGEST_MISS = 0.003  # m, without actuation noise
 LARGEST_TURN = 1.0  # degrees
-RANDOM_RATES = (0.10, 0.30)  # Section 5.2
 ORACLE_RATE = 0.90
 DETECTION = 0.97  # precision and recall of the label
 DIVERGED = 0.005
+LEAST_ATTEMPTS = 30  # fewer say nothing of a rate
 
 
 def reach(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -57,37 +58,45 @@ def rates(rows: Iterable[Row], key: Callable[[Row], str], field: str = "success"
     outcomes = [bool(attempt[field]) for attempt in row["attempts"]]
     counts[key(row)][int(row["num_steps"])] += outcomes
   return {
-    name: {steps: _rate(sum(found), len(found)) for steps, found in by_steps.items()}
+    name: {
+      steps: _stats.rate(sum(found), len(found)) for steps, found in by_steps.items()
+    }
     for name, by_steps in counts.items()
   }
 
 
-def families(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
-  """How often each family is picked, beside how much of it lay in the bins.
+def families(rows: Iterable[Row]) -> dict[str, dict[int, dict[str, Any]]]:
+  """{family: {T: how often it is picked, beside how much of it lay in the bins}}.
 
   An object-attempt is one object that lay in the bin in one attempt. `relative` is a
-  family's share of all grasped objects by its share of all objects: 1 is as often as
-  the others.
+  family's share of all grasped objects by its share of all objects, at the same T: 1 is
+  as often as the others.
   """
-  lay: collections.Counter[str] = collections.Counter()
-  picked: collections.Counter[str] = collections.Counter()
+  lay: dict[int, collections.Counter[str]] = {}
+  picked: dict[int, collections.Counter[str]] = {}
   for row in rows:
+    steps = int(row["num_steps"])
+    there = lay.setdefault(steps, collections.Counter())
+    taken = picked.setdefault(steps, collections.Counter())
     for attempt in row["attempts"]:
-      lay.update(attempt["families"])
+      there.update(attempt["families"])
       if attempt["simulator_truth"]:
-        picked[attempt["grasped"].rpartition("-")[0]] += 1
-  mean = picked.total() / max(lay.total(), 1)
-  table = {}
-  for name in sorted(lay):
-    entry = _rate(picked[name], lay[name])
-    table[name] = {**entry, "relative": entry["rate"] / mean if mean else None}
-  return table
+        taken[family_of(attempt["grasped"])] += 1
+  table: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
+  for steps in sorted(lay):
+    mean = picked[steps].total() / max(lay[steps].total(), 1)
+    for name in sorted(lay[steps]):
+      entry = _stats.rate(picked[steps][name], lay[steps][name])
+      relative = entry["rate"] / mean if mean else None
+      table[name][steps] = {**entry, "relative": relative}
+  return {name: table[name] for name in sorted(table)}
 
 
 def health(rows: Sequence[Row]) -> dict[str, Any]:
   """Attempts, and what was lost: crashes, diverged attempts, strays."""
   attempts = sum(len(row["attempts"]) for row in rows)
   diverged = sum(row["diverged"] for row in rows)
+  seconds = sum(row["seconds"] for row in rows)
   return {
     "scenes": len(rows),
     "attempts": attempts,
@@ -101,6 +110,7 @@ def health(rows: Sequence[Row]) -> dict[str, Any]:
       for row in rows
       if row["error"]
     ],
+    "attempts_per_second": attempts / seconds if seconds else 0.0,  # of one process
     "longest_scene_s": max((row["seconds"] for row in rows), default=0.0),
   }
 
@@ -121,10 +131,14 @@ def summarise(rows: Sequence[Row], moved: Sequence[Mapping[str, Any]]):
       },
     },
     "oracle": rates(oracle, lambda row: row["group"], "simulator_truth"),
+    "objects": {
+      name: sorted({row["objects"] for row in made})
+      for name, made in (("random", chance), ("oracle", oracle))
+    },
     "detectors": {
       "attempts": len(attempts),
       "grasped": sum(bool(attempt["simulator_truth"]) for attempt in attempts),
-      "table": evaluate.detectors(attempts),
+      "table": _stats.detectors(attempts),
     },
     "health": health(rows),
   }
@@ -133,7 +147,10 @@ def summarise(rows: Sequence[Row], moved: Sequence[Mapping[str, Any]]):
 
 
 def checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Every claim about the cell with what was found: [{claim, found, holds}]."""
+  """Every claim about the cell with what was found: [{claim, found, holds}].
+
+  `holds` is None where there are fewer than LEAST_ATTEMPTS attempts to tell.
+  """
   exact = summary["reach"]["exact"]
   found = [
     _check(
@@ -143,36 +160,23 @@ def checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
       and exact["yaw_deg"]["max"] <= LARGEST_TURN,
     )
   ]
-  low, high = RANDOM_RATES
+  low, high = _stats.RANDOM_RANGE
   for group, by_steps in summary["random"]["groups"].items():
     for steps, entry in sorted(by_steps.items()):
       found.append(
-        _check(
+        _rate_check(
           f"random, {group}, T = {steps}: {low:.0%} to {high:.0%}",
-          _share(entry),
+          entry,
           low <= entry["rate"] <= high,
         )
       )
-  outside = [
-    f"{name} at T = {steps}"
-    for name, by_steps in summary["random"]["units"].items()
-    for steps, entry in sorted(by_steps.items())
-    # An interval that reaches into the range is no evidence against the unit.
-    if entry["high"] < low or entry["low"] > high
-  ]
-  found.append(
-    _check(
-      "random, every unit: interval meets that range",
-      f"not {', '.join(outside)}" if outside else "all do",
-      not outside,
-    )
-  )
+  found.append(_units_check(summary["random"]["units"], low, high))
   for group, by_steps in summary["oracle"].items():
     for steps, entry in sorted(by_steps.items()):
       found.append(
-        _check(
+        _rate_check(
           f"oracle, {group}, T = {steps}: above {ORACLE_RATE:.0%}",
-          _share(entry),
+          entry,
           entry["rate"] > ORACLE_RATE,
         )
       )
@@ -182,7 +186,7 @@ def checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     found.append(
       _check(
         f"{name} of the label at least {DETECTION:.0%}",
-        _percent(value),
+        percent(value),
         value is not None and value >= DETECTION,
       )
     )
@@ -198,108 +202,52 @@ def checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
   return found
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
-  """All tables, as cell.md."""
-  reached, lost = summary["reach"], summary["health"]
-  parts = ["# The cell, checked\n", _checks_table(summary["checks"])]
-  parts.append(
-    f"## Motions\n\n{len(reached['units'])} units: to a grid of workspace poses without"
-    " actuation noise, and by commands with it.\n"
-  )
-  parts.append(_motions_table(reached))
-  parts.append("## Random policy\n")
-  by_unit = {**summary["random"]["groups"], **summary["random"]["units"]}
-  parts.append(_rates_table("unit", by_unit))
-  for group, table in summary["random"]["families"].items():
-    parts.append(f"### Families of the group {group}\n")
-    parts.append(_families_table(table))
-  parts.append("## Oracle on rigid objects\n\nWhat really hung in the gripper.\n")
-  parts.append(_rates_table("group", summary["oracle"]))
-  detected = summary["detectors"]
-  parts.append(
-    f"## Detectors\n\n{detected['attempts']} attempts of both policies, in"
-    f" {detected['grasped']} of which something hung in the gripper.\n"
-  )
-  parts.append(
-    _table(
-      ("detector", "precision", "recall"),
-      [
-        (name, _percent(row["precision"]), _percent(row["recall"]))
-        for name, row in detected["table"].items()
-      ],
-    )
-  )
-  parts.append(
-    f"## Losses\n\n{lost['attempts']} attempts in {lost['scenes']} scenes,"
-    f" {lost['units']} units, {lost['families']} families: {lost['diverged']} diverged"
-    f" and were dropped, {lost['strays']} objects left the bin and were put back,"
-    f" {len(lost['crashes'])} scenes crashed. The longest scene took"
-    f" {lost['longest_scene_s']:.0f} s.\n"
-  )
-  parts += [f"- {crash}" for crash in lost["crashes"]]
-  return "\n".join(parts)
-
-
-def _checks_table(found: Sequence[Mapping[str, Any]]) -> str:
-  rows = [(c["claim"], c["found"], "yes" if c["holds"] else "NO") for c in found]
-  return _table(("claim", "found", "holds"), rows)
-
-
-def _motions_table(reached: Mapping[str, Any]) -> str:
-  units = {"position": "mm", "x": "mm", "y": "mm", "z": "mm", "yaw_deg": "degrees"}
-  rows = []
-  for kind in ("exact", "noisy"):
-    for name, unit in units.items():
-      scale = 1000 if unit == "mm" else 1
-      values = [scale * reached[kind][name][k] for k in ("median", "p95", "max")]
-      label = f"{name.removesuffix('_deg')}, {unit}"
-      rows.append((kind, label, *(f"{value:.2f}" for value in values)))
-  return _table(("motions", "error", "median", "95th percentile", "largest"), rows)
-
-
-def _rates_table(what: str, table: Mapping[str, Mapping[int, Any]]) -> str:
-  steps = sorted({t for by_steps in table.values() for t in by_steps})
-  rows = [
-    (name, *(_share(by_steps[t]) if t in by_steps else "" for t in steps))
-    for name, by_steps in table.items()
-  ]
-  return _table((what, *(f"T = {t}" for t in steps)), rows)
-
-
-def _families_table(table: Mapping[str, Mapping[str, Any]]) -> str:
-  rows = []
-  for name, row in table.items():
-    relative = row["relative"]
-    rows.append((name, _share(row), "" if relative is None else f"{relative:.2f}"))
-  return _table(("family", "grasped of those that lay there", "by its share"), rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  lines = [head, ["---"] * len(head), *rows]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _rate(successes: int, attempts: int) -> dict[str, Any]:
-  low, high = _stats.wilson(successes, attempts)
-  return {
-    "attempts": attempts,
-    "successes": successes,
-    "rate": successes / max(attempts, 1),
-    "low": low,
-    "high": high,
-  }
-
-
-def _share(row: Mapping[str, Any]) -> str:
+def share(row: Mapping[str, Any]) -> str:
+  """A rate as '12.3 % (8 to 17) of 200'."""
   return (
     f"{100 * row['rate']:.1f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
     f" of {row['attempts']}"
   )
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+  """0.234 -> '23.4 %'."""
   return "none" if value is None else f"{100 * value:.1f} %"
 
 
-def _check(claim: str, found: str, holds: bool) -> dict[str, Any]:
-  return {"claim": claim, "found": found, "holds": bool(holds)}
+def _check(claim: str, found: str, holds: bool | None) -> dict[str, Any]:
+  return {
+    "claim": claim,
+    "found": found,
+    "holds": None if holds is None else bool(holds),
+  }
+
+
+def _rate_check(claim: str, entry: Mapping[str, Any], holds: bool) -> dict[str, Any]:
+  enough = entry["attempts"] >= LEAST_ATTEMPTS
+  return _check(claim, share(entry), holds if enough else None)
+
+
+def _units_check(
+  table: Mapping[str, Mapping[int, Any]], low: float, high: float
+) -> dict[str, Any]:
+  """Whether the interval of every unit at every T meets a range."""
+  few, outside = [], []
+  for name, by_steps in table.items():
+    for steps, entry in sorted(by_steps.items()):
+      if entry["attempts"] < LEAST_ATTEMPTS:
+        few.append(entry["attempts"])
+      # An interval that reaches into the range is no evidence against the unit.
+      elif entry["high"] < low or entry["low"] > high:
+        outside.append(f"{name} at T = {steps}")
+  said = [f"not {', '.join(outside)}"] if outside else []
+  if few:
+    said.append(
+      f"too few attempts {len(few)} times: as few as {min(few)}, expected"
+      f" {LEAST_ATTEMPTS} of each unit at each T"
+    )
+  return _check(
+    "random, every unit and T: interval meets that range",
+    "; ".join(said) or "all do",
+    False if outside else None if few else True,
+  )

@@ -1,11 +1,12 @@
 """A contact sheet: a few attempts, each as a strip of its images with its outcome."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_pipeline import records, source
+from data_pipeline import source
 from data_pipeline.attempts import family_of
 
 TILE = 132  # pixels, of one image.
@@ -39,20 +40,17 @@ def choose(attempts: source.Attempts, count: int, seed: int = 0) -> list[int]:
   return sorted(mixed, key=lambda i: (not success[i], str(unit[i]), i))
 
 
-def draw(
-  dataset: source.Dataset, indices: Sequence[int], *, columns: int = 2
-) -> np.ndarray:
+def draw(attempts: Sequence[dict[str, Any]], *, columns: int = 2) -> np.ndarray:
   """Draws attempts: the scene before, the first image, the image at closing.
 
   Args:
-    dataset: where they are from.
-    indices: which of them, row by row.
+    attempts: decoded, with their images.
     columns: strips beside each other.
 
   Returns:
     uint8[H, W, 3].
   """
-  strips = [_strip(records.decode(dataset[i], images=True)) for i in indices]
+  strips = [_strip(attempt) for attempt in attempts]
   columns = max(1, min(columns, len(strips)))
   rows = -(-len(strips) // columns)
   width, height = strips[0].size if strips else (1, 1)
@@ -68,7 +66,7 @@ def draw(
   return np.asarray(sheet)
 
 
-def _strip(record: dict) -> Image.Image:
+def _strip(record: dict[str, Any]) -> Image.Image:
   images = [record["pregrasp_image"], record["images"][0], record["images"][-1]]
   strip = Image.new("RGB", (3 * TILE, TILE + _CAPTION + _BAND), _PAPER)
   for i, image in enumerate(images):

@@ -131,7 +131,7 @@ def open_folders(
     path = _edge.require_folder(folder, flag, "python -m experiments.collect")
     datasets.append(
       source.open_dataset(
-        path, on_bad_record=options.on_bad_record, verify=_level(path, options.verify)
+        path, on_bad_record=options.on_bad_record, verify=level(path, options.verify)
       )
     )
     if datasets[-1].frame_size != frame_size:
@@ -142,7 +142,8 @@ def open_folders(
   return source.merge(datasets)
 
 
-def _level(path: Path, verify: str) -> source.Verify:
+def level(path: Path, verify: str) -> source.Verify:
+  """What `--verify` means for a dataset. Raises UserError if it is none of VERIFY."""
   if verify not in VERIFY:
     raise _edge.UserError(f"--verify={verify}: expected one of {', '.join(VERIFY)}")
   if verify == "auto":

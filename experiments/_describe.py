@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, samples, source
+from data_pipeline import samples, source
 from envs import success
-from experiments import _edge
+from experiments import _data, _edge
 from experiments._distances import RANGES
 from experiments._results import Rate
 
@@ -84,7 +84,8 @@ class Description:
     directory: of the dataset.
     dataset: opened.
     samples: (attempt, step) with their commands.
-    size_bytes: of its files.
+    size_bytes: of its shards.
+    broken: a line for each part and image that was left out.
     unknown: fields of the records that mean nothing in this dataset.
     partly_unknown: fields that mean nothing in some of its records.
     tables: success by unit, round, T and policy.
@@ -97,6 +98,7 @@ class Description:
   dataset: source.Dataset
   samples: samples.Samples
   size_bytes: int
+  broken: tuple[str, ...]
   unknown: frozenset[str]
   partly_unknown: frozenset[str]
   total: Rate
@@ -130,17 +132,26 @@ def find(data: str | Path) -> Path:
 
 
 def read(directory: Path, *, on_bad_record: Literal["fail", "skip"]) -> Description:
-  """Opens a dataset and counts. Raises DatasetError, see source.open_dataset."""
-  dataset = source.open_dataset(directory, on_bad_record=on_bad_record)
+  """Opens a dataset and counts.
+
+  To leave broken records out all are read first; otherwise a large dataset is counted
+  by its index, as in training.
+
+  Raises:
+    DatasetError: see source.open_dataset.
+  """
+  verify = "records" if on_bad_record == "skip" else _data.level(directory, "auto")
+  dataset = source.open_dataset(directory, on_bad_record=on_bad_record, verify=verify)
   table = dataset.attempts
-  looked_at = _look_at(dataset)
+  looked_at, broken = _look_at(dataset)
   unknown, partly_unknown = _unknown(looked_at)
   taken = samples.samples_of(table)
   return Description(
     directory=directory,
     dataset=dataset,
     samples=taken,
-    size_bytes=sum(f.stat().st_size for f in directory.rglob("*") if f.is_file()),
+    size_bytes=plan_lib.read_manifest(directory).num_bytes,
+    broken=(*dataset.broken, *broken),
     unknown=unknown,
     partly_unknown=partly_unknown,
     total=Rate(len(table), int(table.success.sum())),
@@ -156,18 +167,41 @@ def read(directory: Path, *, on_bad_record: Literal["fail", "skip"]) -> Descript
   )
 
 
-def _look_at(dataset: source.Dataset) -> list[dict[str, Any]]:
-  """Attempts without images, spread evenly, with the JSON of `software` read."""
+def decode_some(
+  dataset: source.Dataset, indices: Iterable[int], *, images: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+  """Decodes attempts; a broken one is an error, or is left out and named in a line.
+
+  Raises:
+    DatasetError: one is broken and the dataset's `on_bad_record` is 'fail'.
+  """
+  found, broken = [], []
+  for index in indices:
+    try:
+      found.append(dataset.decoded(int(index), images=images))
+    except plan_lib.DatasetError as error:
+      if dataset.on_bad_record == "fail":
+        raise
+      broken.append(str(error))
+  return found, broken
+
+
+def _look_at(dataset: source.Dataset) -> tuple[list[dict[str, Any]], list[str]]:
+  """Attempts without images, spread evenly, with the JSON of `software` read.
+
+  And a line for each that broke since the dataset was opened.
+  """
   count = min(len(dataset), _LOOKED_AT)
   found = []
-  for index in np.linspace(0, len(dataset) - 1, count).astype(int):
-    record = records.decode(dataset[int(index)], images=False)
+  indices = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+  decoded, broken = decode_some(dataset, indices, images=False)
+  for record in decoded:
     try:
       origin = json.loads(record["software"])
     except ValueError:
       origin = {}
     found.append(record | {"origin": origin if isinstance(origin, dict) else {}})
-  return found
+  return found, broken
 
 
 def _unknown(

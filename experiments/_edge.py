@@ -316,6 +316,53 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     temporary.unlink(missing_ok=True)
 
 
+def check_same(path: str | Path, identity: Mapping[str, Any], what: str) -> None:
+  """Refuses to mix results of two configurations in one folder.
+
+  Args:
+    path: of the folder's config.json, written if nothing is refused.
+    identity: what decides the results: fields, and sections of fields.
+    what: the folder then holds, `an evaluation`.
+
+  Raises:
+    UserError: the file holds another identity; names the fields, or says that it is
+      damaged.
+  """
+  path = Path(path)
+  now = json.loads(to_json(identity))
+  if path.is_file():
+    try:
+      before = _by_field(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+      raise UserError(
+        f"{path} is damaged ({error}); choose another --workdir, or remove that folder"
+      ) from error
+    fields_now = _by_field(now)
+    missing = object()
+    different = [
+      name
+      for name in {**fields_now, **before}
+      if before.get(name, missing) != fields_now.get(name, missing)
+    ]
+    if different:
+      raise UserError(
+        f"{path.parent} holds {what} with another {', '.join(different)};"
+        " choose another --workdir, or remove that folder"
+      )
+  write_atomically(path, to_json(now, indent=2) + "\n")
+
+
+def _by_field(identity: Mapping[str, Any]) -> dict[str, Any]:
+  """{'section.field' or 'field': value}."""
+  found: dict[str, Any] = {}
+  for name, value in identity.items():
+    if isinstance(value, Mapping):
+      found |= {f"{name}.{field}": entry for field, entry in value.items()}
+    else:
+      found[name] = value
+  return found
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
   """JSON that every reader accepts: NumPy scalars as numbers, NaN and inf as null."""
 
@@ -334,32 +381,43 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 class JsonLines:
-  """Appends rows to a JSONL file; each row is whole on disk when `write` returns."""
+  """Appends rows to a JSONL file; each row is whole on disk when `write` returns.
+
+  Several processes may append to one file. A row that a kill or a full disk tore stays
+  a line of its own, which `read_jsonl` leaves out.
+  """
 
   def __init__(self, path: str | Path):
     self.path = Path(path)
     self.path.parent.mkdir(parents=True, exist_ok=True)
 
   def write(self, row: Mapping[str, Any]) -> None:
-    with open(self.path, "a", encoding="utf-8") as stream:
-      stream.write(to_json(row) + "\n")
+    with open(self.path, "ab+") as stream:
+      end = stream.seek(0, os.SEEK_END)
+      stream.seek(max(0, end - 1))
+      is_torn = stream.read(1) not in (b"", b"\n")
+      stream.write((b"\n" if is_torn else b"") + f"{to_json(row)}\n".encode())
+      stream.flush()
+      os.fsync(stream.fileno())
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-  """Rows of a JSONL file; [] if there is none. A torn last line is left out."""
+  """Rows of a JSONL file; [] if there is none. Torn lines are left out, and named."""
   path = Path(path)
   if not path.exists():
     return []
   rows = []
-  lines = path.read_text(encoding="utf-8").splitlines()
-  for number, line in enumerate(lines, start=1):
+  for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    if not line.strip():
+      continue
     try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError as error:
-      if number == len(lines):
-        logging.warning("%s: the last line is torn and was left out", path)
-        break
-      raise UserError(f"{path}, line {number}: no JSON ({error.msg})") from error
+      row = json.loads(line)
+    except ValueError:
+      row = None
+    if isinstance(row, dict):
+      rows.append(row)
+    else:
+      logging.warning("%s: line %d is torn and was left out", path, number)
   return rows
 
 

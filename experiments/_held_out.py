@@ -4,7 +4,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from data_pipeline import frames as frames_lib
 from data_pipeline import loader as loader_lib
 from data_pipeline import source
-from experiments import _edge, _stats
+from experiments import _batches, _edge, _stats
 from experiments._distances import RANGES
 from hand_eye import losses, training
 
@@ -52,6 +52,7 @@ class Predictions:
       "loss": self.loss,
       "accuracy": float(np.mean((self.probability >= 0.5) == self.label)),
       "positive_rate": float(np.mean(self.label)),
+      "calibration_error": losses.calibration_error(self.label, self.probability),
     }
     for name, _, low, high in RANGES:
       chosen = (self.distance >= low) & (self.distance < high)
@@ -72,17 +73,24 @@ class Predictions:
     _edge.write_atomically(path, buffer.getvalue())
 
 
+def check(dataset: source.Dataset, crop_size: int, batch_size: int) -> None:
+  """Raises LoaderError if there is no held-out sample, or its frames are too small."""
+  loader_lib.make_loader(dataset, loader_lib.evaluation_config(batch_size, crop_size))
+
+
 def make_evaluator(
   dataset: source.Dataset,
   frames: frames_lib.Frames,
   crop_size: int,
   batch_size: int,
   eval_step: Callable[..., Any],
+  mesh: jax.sharding.Mesh,
 ) -> Callable[[training.TrainState], Predictions]:
   """Returns a function of the state that predicts every sample once, in centre crops.
 
-  `eval_step` is that of `training.make_eval_step`; it always sees full batches, so
-  that it is compiled once.
+  `eval_step` is that of `training.make_eval_step` on `mesh`; it always sees full
+  batches, so that it is compiled once. Of several processes each reads all samples and
+  computes its share.
   """
   config = loader_lib.evaluation_config(batch_size, crop_size)
 
@@ -91,16 +99,18 @@ def make_evaluator(
     sums = None
     for batch in loader_lib.make_loader(dataset, config, frames):
       count = len(batch["success"])
-      weight = (np.arange(batch_size) < count).astype(np.float32)
-      padded = training.Batch(
-        pregrasp_image=_pad(batch["pregrasp_image"], batch_size),
-        image=_pad(batch["image"], batch_size),
-        command=_pad(batch["command"], batch_size),
-        success=_pad(batch["success"], batch_size),
+      # What stands in for a broken sample comes once more as itself.
+      kept = ~batch["replaced"]
+      weight = np.pad(kept, (0, batch_size - count)).astype(np.float32)
+      fields = cast(Mapping[str, np.ndarray], batch)
+      padded = {name: _pad(fields[name], batch_size) for name in _INPUTS}
+      padded, weight = _share((padded, weight), batch_size)
+      part, probability = eval_step(
+        state, _batches.to_device(padded, mesh), training.shard_batch(weight, mesh)
       )
-      part, probability = eval_step(state, padded, weight)
       sums = part if sums is None else sums + part
-      batches.append((dict(batch), np.asarray(jax.device_get(probability))[:count]))
+      numbers = {k: v[kept] for k, v in fields.items() if k not in _INPUTS[:2]}
+      batches.append((numbers, np.asarray(jax.device_get(probability))[:count][kept]))
     assert sums is not None, "make_loader refuses a dataset without samples"
 
     def joined(name: str) -> np.ndarray:
@@ -118,6 +128,16 @@ def make_evaluator(
     )
 
   return evaluate
+
+
+_INPUTS = ("pregrasp_image", "image", "command", "success")
+
+
+def _share(batch: Any, batch_size: int) -> Any:
+  """This process's rows of a batch."""
+  rows = batch_size // jax.process_count()
+  begin = rows * jax.process_index()
+  return jax.tree.map(lambda array: array[begin : begin + rows], batch)
 
 
 def _scenes(dataset: source.Dataset) -> np.ndarray:

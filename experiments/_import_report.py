@@ -31,6 +31,7 @@ class FileReport:
     wide: readings that are too large for metres.
     last_motions: attempts whose last step moved further than 1 cm sideways.
     rejected: [record, reason] of each record that was left out.
+    unread: bytes of the file, after the last of these, in which no record was found.
   """
 
   file: str
@@ -42,6 +43,7 @@ class FileReport:
   wide: int = 0
   last_motions: int = 0
   rejected: tuple[tuple[int, str], ...] = ()
+  unread: int = 0
 
   def plus(self, attempt: records.AttemptRecord) -> "FileReport":
     """The report with one more attempt."""
@@ -58,9 +60,13 @@ class FileReport:
       last_motions=self.last_motions + ((origin["last_motion"] or 0) > _SIDEWAYS),
     )
 
-  def without(self, number: int, reason: str) -> "FileReport":
-    """The report with one more rejected record."""
-    return dataclasses.replace(self, rejected=(*self.rejected, (number, reason)))
+  def without(self, number: int, reason: str, unread: int = 0) -> "FileReport":
+    """The report with one more rejected record, and what lies unread after it."""
+    return dataclasses.replace(
+      self,
+      rejected=(*self.rejected, (number, reason)),
+      unread=self.unread + unread,
+    )
 
 
 def read_reports(folder: str | Path) -> list[FileReport]:
@@ -88,6 +94,12 @@ def summary(reports: Sequence[FileReport]) -> list[str]:
   lines += [f"  {file}, record {n}: {why}" for file, n, why in rejected[:_SHOWN]]
   if len(rejected) > _SHOWN:
     lines.append(f"  and {len(rejected) - _SHOWN} more, see {LOG}")
+  if unread := total("unread"):
+    files = sum(report.unread > 0 for report in reports)
+    lines.append(
+      f"  and {unread:,} bytes of {files} files in which nothing says where a record "
+      "begins: how many attempts they hold is not known"
+    )
   if compared:
     agreement = total("agreements") / compared
     lines.append(

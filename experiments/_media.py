@@ -7,12 +7,15 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs import cameras, grasp_env, objects, rollout, units
+from envs import arm, cameras, grasp_env, gripper, objects, rollout, units
+from experiments import _sheet
 
 FRAMES_PER_SECOND = 25
 _FRAME_EVERY = 2  # control periods of 20 ms
 _HOLD_FRAMES = 12  # of a picture that should be read: a decision, an outcome
 _CAPTION = 22  # pixels
+# Of robots' portraits: both fingers side by side as the camera sees them.
+_POSE = np.array([*units.BIN_CENTRE, 0.10, -0.95])
 
 
 class VideoRecorder:
@@ -129,36 +132,27 @@ def draw_candidates(
   return np.asarray(canvas)
 
 
-def montage_of_units(
-  robots: list[units.Unit], num_objects: int, size: int
-) -> np.ndarray:
-  """Figure 6: what each unit's camera sees, the arm at one and the same pose.
+def unit_tile(
+  unit: units.Unit, selection: str, num_objects: int, size: int
+) -> _sheet.Tile:
+  """What a robot's camera sees, the arm's joints as everybody's (Figure 6).
 
-  Returns uint8[rows * size, columns * size, 3] with the units' names.
+  Args:
+    selection: of objects, see `envs.objects.choose`; `num_objects` lie in the bin.
+    size: of the image, pixels.
   """
-  tiles = []
-  for unit in robots:
-    rng = np.random.default_rng([unit.seed, 6])
-    group = "training" if unit.family == "training" else "held_out"
-    things = objects.sample_objects(rng, num_objects, group)
-    env = grasp_env.GraspEnv(unit, things, size)
+  rng = np.random.default_rng([unit.seed, 6])
+  things = objects.sample_objects(rng, num_objects, selection)
+  env = grasp_env.GraspEnv(unit, things, size)
+  try:
     env.fill(rng)
     env.begin(rng)
-    env.approach(np.array([*units.BIN_CENTRE, unit.table_height + 0.10, -0.95]))
-    tile = Image.fromarray(env.image())
+    env.controller.teleport(arm.inverse_kinematics(_POSE, gripper.TOOL_LENGTH))
+    image = env.image()
+  finally:
     env.close()
-    draw = ImageDraw.Draw(tile)
-    draw.rectangle((0, 0, 8 + 6 * len(unit.name), 16), fill=(24, 24, 28))
-    draw.text((4, 3), unit.name, fill=(235, 235, 235))
-    tiles.append(np.asarray(tile))
-  columns = min(len(tiles), 3 if len(tiles) > 4 else len(tiles))
-  while len(tiles) % columns:
-    tiles.append(np.full_like(tiles[0], 24))
-  rows = [
-    np.concatenate(tiles[i : i + columns], axis=1)
-    for i in range(0, len(tiles), columns)
-  ]
-  return np.concatenate(rows, axis=0)
+  surfaces = f"bin {unit.bin_texture.kind}, table {unit.table_texture.kind}"
+  return _sheet.Tile(image, (unit.name, surfaces))
 
 
 class OverlayRecorder:

@@ -1,9 +1,12 @@
-"""Policies by name, as they travel to worker processes."""
+"""Policies by name, as they travel to worker processes.
+
+Whoever adds one enters it in POLICIES; all programs take it from there.
+"""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ class PolicySpec:
   """What a worker needs to make a policy.
 
   Attributes:
-    name: `random`, `oracle` or `servo`.
+    name: of POLICIES.
     version: of the network, '' for policies without one.
     checkpoints: folder of the network's checkpoints, '' for policies without one.
     step: which checkpoint.
@@ -38,6 +41,27 @@ class PolicySpec:
 
 RANDOM = PolicySpec("random")
 ORACLE = PolicySpec("oracle")  # reads the simulator's state: a ceiling
+
+
+def choose(
+  name: str, config: Mapping[str, Any], checkpoints: str | Path, *, flag: str
+) -> PolicySpec:
+  """The policy of a name.
+
+  Args:
+    name: of POLICIES.
+    config: its sections `network` and `servo` are for the servo.
+    checkpoints: folder of the network's checkpoints, for the servo.
+    flag: by which the person gave that folder, for messages.
+
+  Raises:
+    UserError, CheckpointError: there is none of that name, or no network for it.
+  """
+  _require_known(name)
+  if name != "servo":
+    return PolicySpec(name)
+  network = _train_config.build_network(config["network"])
+  return servo_spec(checkpoints, config["servo"], network, flag=flag)
 
 
 def servo_spec(
@@ -79,13 +103,7 @@ def _fingerprint(weights: checkpoint.PolicyWeights) -> str:
   return digest.hexdigest()[:12]
 
 
-@functools.lru_cache(maxsize=4)
-def make_policy(spec: PolicySpec) -> rollout.Policy:
-  """The policy itself; in a process the same spec is loaded and compiled once."""
-  if spec.name == "random":
-    return baselines.RandomPolicy()
-  if spec.name == "oracle":
-    return baselines.OraclePolicy()
+def _make_servo(spec: PolicySpec) -> rollout.Policy:
   _edge.quieten_libraries()
   weights = checkpoint.load_policy(spec.checkpoints, step=spec.step)
   return servo_lib.ServoPolicy(
@@ -94,3 +112,29 @@ def make_policy(spec: PolicySpec) -> rollout.Policy:
     weights.batch_stats,
     config=_edge.build(servo_lib.ServoConfig, dict(spec.servo), "servo"),
   )
+
+
+# What makes each policy, in the order in which programs list them.
+POLICIES: dict[str, Callable[[PolicySpec], rollout.Policy]] = {
+  "random": lambda spec: baselines.RandomPolicy(),
+  "servo": _make_servo,
+  "oracle": lambda spec: baselines.OraclePolicy(),
+}
+
+
+@functools.lru_cache(maxsize=4)
+def make_policy(spec: PolicySpec) -> rollout.Policy:
+  """The policy itself; in a process the same spec is loaded and compiled once.
+
+  Raises:
+    UserError: POLICIES has none of that name.
+  """
+  _require_known(spec.name)
+  return POLICIES[spec.name](spec)
+
+
+def _require_known(name: str) -> None:
+  if name not in POLICIES:
+    raise _edge.UserError(
+      f"policy {name!r} is not known; expected one of {', '.join(POLICIES)}"
+    )

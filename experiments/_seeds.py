@@ -17,6 +17,7 @@ class Purpose(enum.IntEnum):
   TRAIN = 1
   HELD_OUT = 2
   EVALUATE = 3
+  CHECK = 4  # of the cell
 
 
 def scene_seed(purpose: Purpose, seed: int, round_number: int, index: int) -> int:
@@ -25,7 +26,8 @@ def scene_seed(purpose: Purpose, seed: int, round_number: int, index: int) -> in
   Args:
     purpose: what the scene is for.
     seed: of the experiment, below 10,000.
-    round_number: of the collection, below 10,000; 0 in an evaluation.
+    round_number: of the collection, below 10,000; 0 in an evaluation, the
+      number of the stream in a check.
     index: of the scene, below 10**9.
 
   Raises:

@@ -1,10 +1,14 @@
 """Sheets of pictures with words under each."""
 
 import dataclasses
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from experiments import _edge
 
 _MARGIN = 4  # pixels
 _PAPER, _INK, _GREY = (250, 250, 250), (20, 20, 24), (110, 110, 118)
@@ -38,6 +42,13 @@ def sheet(tiles: Sequence[Tile], columns: int) -> np.ndarray:
       spot = (left, top + height + _MARGIN // 2 + k * line)
       draw.text(spot, words, fill=_GREY if k else _INK, font=plain)
   return np.asarray(canvas)
+
+
+def write_sheet(path: str | Path, tiles: Sequence[Tile], columns: int) -> None:
+  """Writes `sheet` as a PNG that appears under its name only when it is whole."""
+  buffer = io.BytesIO()
+  Image.fromarray(sheet(tiles, columns)).save(buffer, format="png")
+  _edge.write_atomically(path, buffer.getvalue())
 
 
 def _wrapped(lines: Sequence[str], font, width: int) -> list[str]:

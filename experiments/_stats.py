@@ -1,25 +1,78 @@
-"""Intervals for counted outcomes: Wilson for one rate, Newcombe for two."""
+"""Counted outcomes: rates, their intervals (Wilson, Newcombe), detectors, AUC."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 Z95 = float(stats.norm.ppf(0.975))
+# Section 5.2: random commands of the paper's robots succeeded this often.
+RANDOM_RANGE = (0.10, 0.30)
 
 
 def wilson(successes: int, attempts: int) -> tuple[float, float]:
   """The 95 % Wilson score interval of a rate; (0, 1) when nothing was attempted."""
   if attempts == 0:
     return 0.0, 1.0
-  rate, square = successes / attempts, Z95**2
-  centre = (rate + square / (2 * attempts)) / (1 + square / attempts)
+  share, square = successes / attempts, Z95**2
+  centre = (share + square / (2 * attempts)) / (1 + square / attempts)
   half = (
     Z95
-    * math.sqrt(rate * (1 - rate) / attempts + square / (4 * attempts**2))
+    * math.sqrt(share * (1 - share) / attempts + square / (4 * attempts**2))
     / (1 + square / attempts)
   )
   return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def rate(successes: int, attempts: int) -> dict[str, Any]:
+  """{attempts, successes, rate, low, high}, the interval as of `wilson`.
+
+  The rate of nothing is 0, and its interval all there is.
+  """
+  low, high = wilson(successes, attempts)
+  return {
+    "attempts": attempts,
+    "successes": successes,
+    "rate": successes / max(attempts, 1),
+    "low": low,
+    "high": high,
+  }
+
+
+def detectors(
+  rows: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, float | None]]:
+  """Precision and recall of the label's two detectors (Section 5.2), and of the label.
+
+  Against the simulator's truth, which is never trained on.
+
+  Args:
+    rows: of attempts: gripper_reading (m), drop_test, success, simulator_truth.
+
+  Returns:
+    {detector: {precision, recall}}; None where there is nothing to divide by.
+  """
+  from envs import success  # brings the simulator, which a training does without
+
+  truth = np.array([bool(row["simulator_truth"]) for row in rows], bool)
+  said = {
+    "gripper reading": [
+      success.reading_says_grasped(row["gripper_reading"]) for row in rows
+    ],
+    "drop test": [bool(row["drop_test"]) for row in rows],
+    "label (either)": [bool(row["success"]) for row in rows],
+  }
+  table = {}
+  for name, values in said.items():
+    answers = np.array(values, bool)
+    hits = int(np.sum(answers & truth))
+    table[name] = {
+      "precision": hits / int(answers.sum()) if answers.any() else None,
+      "recall": hits / int(truth.sum()) if truth.any() else None,
+    }
+  return table
 
 
 def difference(
@@ -29,14 +82,14 @@ def difference(
 
   Returns (difference, low, high). Both numbers of attempts must be positive.
   """
-  rate, base = successes / attempts, base_successes / base_attempts
+  share, base = successes / attempts, base_successes / base_attempts
   low, high = wilson(successes, attempts)
   base_low, base_high = wilson(base_successes, base_attempts)
-  gap = rate - base
+  gap = share - base
   return (
     gap,
-    gap - math.hypot(rate - low, base_high - base),
-    gap + math.hypot(high - rate, base - base_low),
+    gap - math.hypot(share - low, base_high - base),
+    gap + math.hypot(high - share, base - base_low),
   )
 
 

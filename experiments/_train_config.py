@@ -28,6 +28,11 @@ class TrainConfig:
     optimizer: the optimizer and its schedule.
     cache_bytes: memory that decoded frames may take.
     seed: of the first weights, the order of samples, crops, mirrors and jitter.
+    batch_norm: 'global': with the statistics of the whole batch, so that the number of
+      devices changes nothing; 'per_device': each with those of its share, which saves
+      a sum over all devices a layer.
+    save_every: steps between checkpoints besides those of evaluations; 0: none. What a
+      machine that dies without a word can lose.
   """
 
   phases: tuple[tuple[int, float], ...]
@@ -41,8 +46,13 @@ class TrainConfig:
   optimizer: training.OptimizerConfig
   cache_bytes: int
   seed: int
+  batch_norm: str = "global"
+  save_every: int = 0
 
   def __post_init__(self) -> None:
+    training.check_batch_norm(self.batch_norm)
+    if self.save_every < 0:
+      raise ValueError(f"save_every is {self.save_every}, expected 0 or more")
     for name in ("batch_size", "eval_batch_size", "log_every", "eval_every"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")

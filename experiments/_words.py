@@ -3,9 +3,6 @@
 from experiments import _stats
 from experiments._results import BASELINE, Rate, Results
 
-# Section 5.2: random commands of the paper's robots succeeded this often.
-RANDOM_RANGE = (0.10, 0.30)
-
 
 def percent(value: float) -> str:
   """0.234 -> '23 %'."""
@@ -100,7 +97,7 @@ def base_rate(baseline: Rate | None) -> str:
   """Whether the cell is as hard for random commands as the paper's robots found it."""
   if baseline is None or not baseline.attempts:
     return ""
-  low, high = RANDOM_RANGE
+  low, high = _stats.RANDOM_RANGE
   words = f"{percent(low)} to {percent(high)} of the paper's robots (Section 5.2)"
   if low <= baseline.rate <= high:
     return f"Random commands succeed within the {words}."

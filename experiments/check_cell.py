@@ -19,14 +19,17 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from envs import arm, fleet, gripper, objects, rollout, units
+from data_pipeline.attempts import family_of
+from envs import arm, fleet, gripper, objects, rendering, rollout, units
+from envs.arm import BUILT_IN
+from envs.control import DivergedError
 from envs.grasp_env import GraspEnv
-from experiments import _cell_tables, _edge, _policies
+from experiments import _cell_page, _cell_tables, _edge, _policies
 from experiments._seeds import Purpose, scene_seed
 
 NUM_STEPS = (3, 10)
 ORACLE_SHARE = 0.25  # of all attempts; the random policy makes the others
-_SPECS = {"random": _policies.RANDOM, "oracle": _policies.ORACLE}
+_SPECS = {spec.name: spec for spec in (_policies.RANDOM, _policies.ORACLE)}
 # Grid of the workspace: of x and y, of heights, of yaws.
 _GRID = (3, 3, 5)
 _FINE = (9, 9, 25)  # where only the joint angles are asked for
@@ -45,6 +48,7 @@ class CheckConfig:
     num_objects: objects in the bin.
     objects: a selection for both groups, see `envs.objects.choose`; '' is each group's
       own, without the soft ones for the oracle.
+    arm: of all robots, see `envs.units.Unit`.
     frame_size: pixels.
     seed: of everything.
     num_workers: processes, 0 for one a core; only the clock depends on it.
@@ -56,6 +60,7 @@ class CheckConfig:
   attempts_per_scene: int = 5
   num_objects: int = 6
   objects: str = ""
+  arm: str = BUILT_IN
   frame_size: int = 72
   seed: int = 0
   num_workers: int = 0
@@ -63,20 +68,30 @@ class CheckConfig:
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
+      if isinstance(value, str):
+        continue
       least = 0 if field.name in ("seed", "num_workers") else 1
-      if field.name != "objects" and value < least:
+      if value < least:
         raise _edge.UserError(f"--{field.name}={value}: expected at least {least}")
     if self.num_objects > objects.MOST:
       raise _edge.UserError(
         f"--num_objects={self.num_objects}: a bin holds at most {objects.MOST}"
       )
-    if self.objects:
-      objects.choose(self.objects)  # says what is wrong with it, before hours of work
+    objects.choose(self.selection("training"))  # refuses it before hours of work
+
+  def selection(self, group: str) -> str:
+    """Of objects, for the robots of a group."""
+    return self.objects or group
 
   def deciding(self) -> dict[str, Any]:
     """What may not change within a folder; more attempts may be asked for later."""
     fields = dataclasses.asdict(self)
-    return {k: v for k, v in fields.items() if k not in ("num_workers", "num_attempts")}
+    chosen = objects.choose(self.selection("training"))
+    return {
+      **{k: v for k, v in fields.items() if k not in ("num_workers", "num_attempts")},
+      "objects_fingerprint": chosen.fingerprint,
+      "mujoco": _edge.versions()["mujoco"],
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +114,7 @@ def check(config: CheckConfig, workdir: str | Path) -> dict[str, Any]:
     UserError: something that the caller can mend.
   """
   workdir = _edge.prepare_workdir(workdir)
-  _check_same(workdir / "config.json", config)
+  _edge.check_same(workdir / "config.json", config.deciding(), "a check")
   moved = _move(config, workdir / "reach.jsonl")
   rows = _run(plan(config), workdir / "rows.jsonl", config.num_workers)
   summary = {
@@ -109,7 +124,7 @@ def check(config: CheckConfig, workdir: str | Path) -> dict[str, Any]:
   }
   content = _edge.to_json(summary, indent=2) + "\n"
   _edge.write_atomically(workdir / "cell.json", content)
-  _edge.write_atomically(workdir / "cell.md", _cell_tables.markdown(summary))
+  _edge.write_atomically(workdir / "cell.md", _cell_page.markdown(summary))
   return summary
 
 
@@ -140,17 +155,17 @@ def _task(
 ) -> CellTask:
   count = config.num_units if group == "training" else config.num_held_out_units
   kind = f"{group}:rigid" if policy == "oracle" else group
+  (unit,) = units.fleet_units(1, group, index % count, config.arm)
   return CellTask(
     policy,
     group,
     rollout.SceneTask(
-      unit=units.sample_unit(index % count, group),
-      # Evaluations have round 0: no scene serves both.
-      scene_seed=scene_seed(Purpose.EVALUATE, config.seed, 1 + stream, index),
+      unit=unit,
+      scene_seed=scene_seed(Purpose.CHECK, config.seed, stream, index),
       num_attempts=config.attempts_per_scene,
       num_steps=(steps,),
       num_objects=config.num_objects,
-      objects=config.objects or kind,
+      objects=config.selection(kind),
       frame_size=config.frame_size,
     ),
   )
@@ -168,6 +183,8 @@ def run_task(task: CellTask) -> dict[str, Any]:
     diverged, strays = result.diverged, result.strays
   except Exception as problem:
     where = traceback.extract_tb(problem.__traceback__)[-1]
+    if isinstance(problem, DivergedError):
+      diverged = problem.count  # of a scene that was given up
     error = f"{type(problem).__name__}: {problem} ({where.name}, line {where.lineno})"
   return {
     "policy": task.policy,
@@ -175,6 +192,7 @@ def run_task(task: CellTask) -> dict[str, Any]:
     "unit": task.scene.unit.name,
     "scene_seed": task.scene.scene_seed,
     "num_steps": task.scene.num_steps[0],
+    "objects": task.scene.objects,
     "attempts": attempts,
     "diverged": diverged,
     "strays": strays,
@@ -191,7 +209,7 @@ def _attempt(attempt: rollout.Attempt) -> dict[str, Any]:
     "simulator_truth": attempt.simulator_truth,
     "grasped": attempt.grasped,
     "closed_at_step": len(attempt.images),
-    "families": [name.rpartition("-")[0] for name in attempt.objects],
+    "families": [family_of(name) for name in attempt.objects],
   }
 
 
@@ -206,7 +224,7 @@ def reach_unit(unit: units.Unit) -> dict[str, Any]:
   env = GraspEnv(unit, [], frame_size=48)
   exact, noisy = [], []
   try:
-    rng = np.random.default_rng([unit.seed, len(unit.family)])
+    rng = np.random.default_rng([units.FAMILIES[unit.family], unit.seed])
     env.begin(rng)
     env.approach((low + high) / 2)
     for pose in _grid(low, high, _GRID):
@@ -245,8 +263,8 @@ def _miss(pose: np.ndarray, target: np.ndarray) -> list[float]:
 
 def _move(config: CheckConfig, path: Path) -> list[dict[str, Any]]:
   robots = [
-    *units.fleet_units(config.num_units),
-    *units.fleet_units(config.num_held_out_units, "held_out"),
+    *units.fleet_units(config.num_units, arm=config.arm),
+    *units.fleet_units(config.num_held_out_units, "held_out", arm=config.arm),
   ]
   done = {row["unit"]: row for row in _edge.read_jsonl(path)}
   missing = [unit for unit in robots if unit.name not in done]
@@ -255,6 +273,7 @@ def _move(config: CheckConfig, path: Path) -> list[dict[str, Any]]:
     len(robots), "reach", "units", initial=len(robots) - len(missing)
   ) as bar:
     workers = config.num_workers
+    rendering.choose_backend()
     for _, row in fleet.map_unordered(reach_unit, missing, num_workers=workers):
       log.write(row)
       done[row["unit"]] = row
@@ -276,25 +295,12 @@ def _run(tasks: list[CellTask], path: Path, num_workers: int) -> list[dict[str, 
   total = sum(task.scene.num_attempts for task in tasks)
   already = total - sum(task.scene.num_attempts for task in missing)
   with _edge.progress(total, "check", "attempts", initial=already) as bar:
+    rendering.choose_backend()
     for index, row in fleet.map_unordered(run_task, missing, num_workers=num_workers):
       log.write(row)
       found[missing[index].key] = row
       bar.update(missing[index].scene.num_attempts)
   return [found[task.key] for task in tasks]
-
-
-def _check_same(path: Path, config: CheckConfig) -> None:
-  """Refuses to mix rows of two configurations in one folder."""
-  now = {**config.deciding(), "mujoco": _edge.versions()["mujoco"]}
-  if path.is_file():
-    before = _edge.read_jsonl(path)[0]
-    different = [name for name in now if before.get(name) != now[name]]
-    if different:
-      raise _edge.UserError(
-        f"{path.parent} holds a check with another {', '.join(different)};"
-        " choose another --workdir, or remove that folder"
-      )
-  _edge.write_atomically(path, _edge.to_json(now) + "\n")
 
 
 def define_flags() -> None:
@@ -312,6 +318,7 @@ def define_flags() -> None:
   for name, text in helps.items():
     flags.DEFINE_integer(name, getattr(CheckConfig, name), text)
   flags.DEFINE_string("objects", "", "Families, a group or a folder, for both groups.")
+  flags.DEFINE_string("arm", BUILT_IN, "'built_in', or 'menagerie:kuka_iiwa_14'.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -322,8 +329,13 @@ def main(_: Sequence[str]) -> None:
   values: dict[str, Any] = {name: args[name].value for name in names}
   config = CheckConfig(**values)
   summary = check(config, args.workdir)
-  print(_cell_tables.markdown(summary))
-  print(f"Also in {args.workdir}: cell.json, cell.md, rows.jsonl")
+  print(_cell_page.markdown(summary))
+  done = summary["health"]
+  print(
+    f"{done['attempts']} attempts in {done['scenes']} scenes,"
+    f" {done['attempts_per_second']:.2f} attempts a second of one process."
+    f" Also in {args.workdir}: cell.json, cell.md, rows.jsonl"
+  )
 
 
 if __name__ == "__main__":

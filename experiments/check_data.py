@@ -9,7 +9,6 @@ collected it makes them again.
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from absl import flags
 
 from data_pipeline import check, finish
 from data_pipeline import plan as plan_lib
+from envs import fleet
 from experiments import _edge
 
 # Problems printed of one dataset; more of them are counted.
@@ -31,11 +31,14 @@ class Checked:
   Attributes:
     directory: the dataset's folder.
     report: what was found.
-    is_mended: whether broken shards were moved away and the rest declared finished.
+    num_moved: shards that were moved away.
+    is_mended: whether what is left was declared finished, with an index and all else
+      that speaks of the whole written anew.
   """
 
   directory: Path
   report: check.Report
+  num_moved: int
   is_mended: bool
 
 
@@ -54,17 +57,18 @@ def check_data(
   """
   if not data:
     raise _edge.UserError("--data is needed: one or more folders of datasets")
-  num_threads = num_threads or os.cpu_count() or 1
+  num_threads = num_threads or fleet.num_cores()
   checked = []
   for folder in data:
     path = _edge.require_folder(folder, "data", "python -m experiments.collect")
     num_shards = plan_lib.read_plan(path).num_shards
     with _edge.progress(num_shards, f"check {path.parent.name}", "shards") as bar:
       report = check.check_dataset(path, num_threads=num_threads, on_shard=bar.update)
-    is_mended = bool(report.problems) and quarantine
-    if is_mended:
-      finish.quarantine(path, report.broken_shards)
-    checked.append(Checked(path, report, is_mended))
+    num_moved, is_mended = 0, False
+    if report.problems and quarantine:
+      num_moved = len(report.broken_shards)
+      is_mended = finish.quarantine(path, report.broken_shards) is not None
+    checked.append(Checked(path, report, num_moved, is_mended))
   return checked
 
 
@@ -84,13 +88,19 @@ def describe(checked: Checked) -> str:
       f"  {len(report.pending)} shards are not there yet or in quarantine: "
       f"{list(report.pending[:10])}; run the collection again to make them"
     )
-  if checked.is_mended:
+  if checked.num_moved:
     lines.append(
-      f"  moved {len(report.broken_shards)} shards into"
+      f"  moved {checked.num_moved} shards into"
       f" {checked.directory / 'quarantine'}; run the collection again to make them"
     )
-  elif report.problems:
+  elif checked.is_mended:
+    lines.append(
+      "  no shard is broken, none was moved; what speaks of all of them is written anew"
+    )
+  elif report.broken_shards:
     lines.append("  --quarantine moves them away, so that the rest can be used")
+  elif report.problems:
+    lines.append("  no shard is broken: run the collection again to mend the rest")
   return "\n".join(lines)
 
 

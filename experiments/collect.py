@@ -20,7 +20,7 @@ from absl import flags
 
 from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
-from envs import fleet, objects, rollout, units
+from envs import fleet, objects, rendering, rollout, units
 from experiments import _edge, _policies, _train_config
 from experiments._seeds import Purpose, scene_seed
 
@@ -244,13 +244,11 @@ def collect_shard(task: ShardTask) -> ShardReport:
       attempts += len(result.attempts)
       diverged += result.diverged
       strays += result.strays
-  report = ShardReport(attempts, successes, diverged, strays)
-  if not shard.is_published:
-    return report  # Another worker was faster, and has written the row.
-  # Here, not where results are gathered: a shard that is finished has its row even if
-  # the program was interrupted meanwhile.
-  log = _edge.JsonLines(Path(task.directory).parent / "collection.jsonl")
-  log.write({"shard": task.shard, **dataclasses.asdict(report)})
+    report = ShardReport(attempts, successes, diverged, strays)
+    # Before the shard has its name: no finished shard lacks its row, whenever the
+    # program was ended. Of several rows of a shard the last one counts.
+    log = _edge.JsonLines(Path(task.directory).parent / "collection.jsonl")
+    log.write({"shard": task.shard, **dataclasses.asdict(report)})
   return report
 
 
@@ -288,6 +286,7 @@ def _run(
     num_attempts, f"collect {directory.parent.name}", "attempts",
     initial=num_attempts - missing,
   ) as bar:  # fmt: skip
+    rendering.choose_backend()
     for _, report in fleet.map_unordered(collect_shard, tasks, num_workers=num_workers):
       attempts += report.attempts
       successes += report.successes

@@ -8,6 +8,7 @@ describe.html, which needs no other file, and contact_sheet.jpg into --workdir, 
 default the folder above the dataset's version.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from typing import Literal
 from absl import flags
 from PIL import Image
 
+from data_pipeline.attempts import scenes
 from envs import success
 from experiments import (
   _contact_sheet,
@@ -59,8 +61,11 @@ def describe(
   folder = _edge.prepare_workdir(workdir or directory.parent)
   found = _describe.read(directory, on_bad_record=on_bad_record)
   chosen = _contact_sheet.choose(found.dataset.attempts, num_shown)
+  # Only here are images decoded: one that is broken is named like a broken record.
+  shown, broken = _describe.decode_some(found.dataset, chosen, images=True)
+  found = dataclasses.replace(found, broken=(*found.broken, *broken))
   sheet = folder / SHEET
-  Image.fromarray(_contact_sheet.draw(found.dataset, chosen)).save(sheet, quality=88)
+  Image.fromarray(_contact_sheet.draw(shown)).save(sheet, quality=88)
   page = folder / PAGE
   _edge.write_atomically(page, render(found, sheet))
   return found, page
@@ -118,10 +123,7 @@ def _headline(found: Description) -> str:
 def _counted(found: Description) -> str:
   if "scene_seed" in found.unknown:
     return "scenes unknown"
-  pairs = zip(
-    found.dataset.attempts.unit, found.dataset.attempts.scene_seed, strict=True
-  )
-  return f"{len(set(pairs)):,} scenes"
+  return f"{len(set(scenes(found.dataset.attempts).tolist())):,} scenes"
 
 
 def findings(found: Description) -> list[str]:
@@ -147,10 +149,9 @@ def findings(found: Description) -> list[str]:
     said.append(f"Unknown of these attempts: {', '.join(sorted(found.unknown))}.")
   if found.partly_unknown:
     said.append(f"Unknown of some: {', '.join(sorted(found.partly_unknown))}.")
-  if found.dataset.broken:
+  if found.broken:
     said.append(
-      f"{len(found.dataset.broken)} broken parts were left out, the first:"
-      f" {found.dataset.broken[0]}"
+      f"{len(found.broken)} broken parts were left out, the first: {found.broken[0]}"
     )
   return said
 

@@ -10,20 +10,18 @@ videos/, overlay.npz and units.png; the same command continues where it was.
 
 import dataclasses
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags
-from PIL import Image
 
-from envs import fleet, objects, rollout, success, units
-from experiments import _edge, _media, _policies, _stats, _train_config
+from data_pipeline.attempts import family_of
+from envs import fleet, objects, rendering, rollout, units
+from experiments import _edge, _media, _policies, _sheet, _stats, _train_config
 from experiments._seeds import Purpose, scene_seed
 
-POLICIES = ("random", "servo", "oracle")
 # Held-out units from this seed on: those below chose the best checkpoint.
 _FIRST_UNIT = 1_000
 
@@ -33,7 +31,7 @@ class EvaluateConfig:
   """What decides an evaluation.
 
   Attributes:
-    policies: of POLICIES, in the order of the table.
+    policies: of `_policies.POLICIES`, in the order of the table.
     num_attempts: of each policy.
     num_units: held-out robots, taking turns.
     attempts_per_scene: attempts before the objects are swapped out.
@@ -61,9 +59,10 @@ class EvaluateConfig:
   arm: str = "built_in"
 
   def __post_init__(self) -> None:
-    unknown = sorted(set(self.policies) - set(POLICIES))
+    known = tuple(_policies.POLICIES)
+    unknown = sorted(set(self.policies) - set(known))
     if unknown or not self.policies or len(set(self.policies)) < len(self.policies):
-      raise ValueError(f"policies is {self.policies}, expected some of {POLICIES}")
+      raise ValueError(f"policies is {self.policies}, expected some of {known}")
     if self.num_objects > objects.MOST:
       raise ValueError(
         f"num_objects is {self.num_objects}, but a bin holds at most {objects.MOST}"
@@ -113,9 +112,7 @@ def evaluate(
   settings = _edge.build(EvaluateConfig, config["evaluate"], "evaluate")
   network = _train_config.build_network(config["network"])
   specs = {
-    name: _policies.servo_spec(checkpoint, config["servo"], network, flag="checkpoint")
-    if name == "servo"
-    else _policies.PolicySpec(name)
+    name: _policies.choose(name, config, checkpoint, flag="checkpoint")
     for name in settings.policies
   }
   scenes = plan_scenes(settings, network.frame_size)
@@ -137,7 +134,7 @@ def evaluate(
       "mujoco": _edge.versions()["mujoco"],
     },
   }
-  _check_same(workdir / "config.json", identity)
+  _edge.check_same(workdir / "config.json", identity, "an evaluation")
 
   rows = _run(tasks, workdir / "rows.jsonl", settings.num_workers)
   summary = summarise(rows, settings.policies)
@@ -146,7 +143,7 @@ def evaluate(
     _edge.to_json(
       {
         "policies": summary,
-        "detectors": detectors(rows),
+        "detectors": _stats.detectors(rows),
         "config": identity,
         "versions": _edge.versions(),
       },
@@ -192,7 +189,7 @@ def run_task(task: EvaluationTask) -> list[dict[str, Any]]:
         "policy": task.policy.name,
         "policy_version": task.policy.version,
         "unit": attempt.unit,
-        "family": attempt.grasped.rpartition("-")[0],
+        "family": family_of(attempt.grasped),
         "scene_seed": attempt.scene_seed,
         "attempt": attempt.attempt_seed,
         "success": attempt.success,
@@ -218,41 +215,8 @@ def summarise(
   summary = {}
   for name in policies:
     outcomes = [bool(row["success"]) for row in rows if row["policy"] == name]
-    low, high = _stats.wilson(sum(outcomes), len(outcomes))
-    summary[name] = {
-      "attempts": len(outcomes),
-      "successes": sum(outcomes),
-      "rate": sum(outcomes) / max(len(outcomes), 1),
-      "low": low,
-      "high": high,
-    }
+    summary[name] = _stats.rate(sum(outcomes), len(outcomes))
   return summary
-
-
-def detectors(
-  rows: Sequence[Mapping[str, Any]],
-) -> dict[str, dict[str, float | None]]:
-  """Precision and recall of the label's two detectors (Section 5.2), and of the label.
-
-  Against the simulator's truth, which is never trained on.
-  """
-  truth = np.array([bool(row["simulator_truth"]) for row in rows], bool)
-  said = {
-    "gripper reading": [
-      success.reading_says_grasped(row["gripper_reading"]) for row in rows
-    ],
-    "drop test": [bool(row["drop_test"]) for row in rows],
-    "label (either)": [bool(row["success"]) for row in rows],
-  }
-  table = {}
-  for name, values in said.items():
-    answers = np.array(values, bool)
-    hits = int(np.sum(answers & truth))
-    table[name] = {
-      "precision": hits / int(answers.sum()) if answers.any() else None,
-      "recall": hits / int(truth.sum()) if truth.any() else None,
-    }
-  return table
 
 
 def describe(summary: Mapping[str, Mapping[str, Any]]) -> str:
@@ -286,6 +250,7 @@ def _run(
   total = sum(task.scene.num_attempts for task in tasks)
   already = sum(len(rows) for rows in done.values())
   with _edge.progress(total, "evaluate", "attempts", initial=already) as bar:
+    rendering.choose_backend()
     for index, rows in fleet.map_unordered(run_task, missing, num_workers=num_workers):
       for row in rows:
         log.write(row)
@@ -330,34 +295,21 @@ def _film(
 
 
 def _draw_units(settings: EvaluateConfig, path: Path) -> None:
-  held_out = min(settings.num_units, 3)
-  robots = [
-    *units.fleet_units(9 - held_out, "training"),
-    *units.fleet_units(held_out, "held_out", _FIRST_UNIT),
+  """Figure 6: robots that were trained with, and some of those evaluated on."""
+  count = min(settings.num_units, 3)
+  shown = [
+    (units.fleet_units(9 - count, "training", arm=settings.arm), "training"),
+    (
+      units.fleet_units(count, "held_out", _FIRST_UNIT, settings.arm),
+      settings.objects,
+    ),
   ]
-  image = _media.montage_of_units(robots, settings.num_objects, 200)
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, format="png")
-  _edge.write_atomically(path, buffer.getvalue())
-
-
-def _check_same(path: Path, identity: Mapping[str, Any]) -> None:
-  """Refuses to mix rows of two configurations in one folder."""
-  now = json.loads(_edge.to_json(identity))
-  if path.is_file():
-    before = json.loads(path.read_text(encoding="utf-8"))
-    different = [
-      f"{section}.{name}"
-      for section in now
-      for name in now[section]
-      if before.get(section, {}).get(name) != now[section][name]
-    ]
-    if different:
-      raise _edge.UserError(
-        f"{path.parent} holds an evaluation with another {', '.join(different)};"
-        " choose another --workdir, or remove that folder"
-      )
-  _edge.write_atomically(path, _edge.to_json(identity, indent=2) + "\n")
+  tiles = [
+    _media.unit_tile(robot, selection, settings.num_objects, 200)
+    for robots, selection in shown
+    for robot in robots
+  ]
+  _sheet.write_sheet(path, tiles, columns=3)
 
 
 def define_flags() -> None:

@@ -3,9 +3,12 @@ r"""Exports a trained policy as one file that a control process can load.
   python -m experiments.export_policy --config=experiments/configs/demo.py \
     --checkpoint=runs/demo/train/checkpoints --out=runs/demo/policy.hep
 
-The file holds weights, the compiled decision function for cpu, cuda and tpu, the limits
-of the workspace, and an input with its answer. Before it gets its name it is loaded
-back and must give that answer.
+The file holds weights, the decision functions for cpu, cuda and tpu, the limits, and an
+input with its answer. Before it gets its name it is loaded back and must give that
+answer. Limits hold inside the functions: the workspace, the longest motion and turn of
+a decision (--config.servo.max_step, --config.servo.max_turn), and a person's own
+(--grasp_in, --keep_out, --yaw_range). docs/exported_policy.md says what else it
+promises. Exporting again, for a newer JAX or with other limits, is the same command.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +18,10 @@ from typing import Any
 from absl import flags
 
 from envs import units
-from experiments import _edge, _train_config
+from experiments import _constraints, _edge, _train_config
 from hand_eye import checkpoint, commands, servo
 from hand_eye import export as export_lib
+from hand_eye.constraints import Constraints
 
 
 def export(
@@ -26,6 +30,7 @@ def export(
   out: str | Path,
   *,
   step: int | str = "best",
+  constraints: Constraints | None = None,
 ) -> Path:
   """Writes the policy of a training run to `out`, tests the file, returns its path.
 
@@ -35,6 +40,7 @@ def export(
     checkpoint_directory: `checkpoints` of a run of experiments.train.
     out: the file; replaced only by a whole one that passed its self-test.
     step: of the checkpoint, or `best` or `last`.
+    constraints: a person's own limits, that hold wherever the file is used.
 
   Raises:
     UserError, CheckpointError, PolicyFileError: something that the caller can mend.
@@ -56,6 +62,7 @@ def export(
     weights,
     settings,
     workspace=commands.Workspace(low=low, high=high),
+    constraints=constraints,
     about={"checkpoint": f"{folder.name}/{weights.step}", **_edge.versions()},
   )
   return out
@@ -66,6 +73,7 @@ def define_flags() -> None:
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of a training run.")
   flags.DEFINE_string("out", "", "The file to write, such as policy.hep.")
   flags.DEFINE_string("step", "best", "Which checkpoint: best, last, or its step.")
+  _constraints.define_flags()
 
 
 def main(_: Sequence[str]) -> None:
@@ -75,7 +83,13 @@ def main(_: Sequence[str]) -> None:
   step = int(args.step) if args.step.isdigit() else args.step
   if isinstance(step, str) and step not in ("best", "last"):
     raise _edge.UserError(f"--step={step}: expected best, last or a number")
-  path = export(args.config, args.checkpoint, args.out, step=step)
+  path = export(
+    args.config,
+    args.checkpoint,
+    args.out,
+    step=step,
+    constraints=_constraints.from_flags(),
+  )
   manifest = export_lib.read_manifest(path)
   print(
     f"Policy: {path} ({path.stat().st_size / 1e6:.2f} MB, step {manifest['step']}, for"

@@ -19,11 +19,12 @@ from experiments import _stats  # noqa: E402
 from experiments._distances import RANGES
 
 # Stand-ins that are replaced by the page's CSS variables in the finished SVG.
-_INK, _LINE, _A, _B, _C, _D, _SOFT = (
+_INK, COLOUR_LINE, COLOUR_A, COLOUR_B, _C, _D, _SOFT = (
   "#010203", "#010204", "#010205", "#010206", "#010207", "#010208", "#010209",
 )  # fmt: skip
 _VARIABLES = {
-  _INK: "var(--ink)", _LINE: "var(--line)", _A: "var(--a)", _B: "var(--b)",
+  _INK: "var(--ink)", COLOUR_LINE: "var(--line)",
+  COLOUR_A: "var(--a)", COLOUR_B: "var(--b)",
   _C: "var(--c)", _D: "var(--d)", _SOFT: "var(--soft)",
 }  # fmt: skip
 
@@ -32,19 +33,19 @@ SCORE_COLOURS = LinearSegmentedColormap.from_list(
   "score", ["#d7263d", "#f4a259", "#f2e86d", "#5bc27a", "#0f9d58"]
 )
 
-_STYLE = {
+STYLE = {
   "svg.fonttype": "none",
   "font.family": "sans-serif",
   "font.size": 10,
   "text.color": _INK,
   "axes.labelcolor": _INK,
-  "axes.edgecolor": _LINE,
+  "axes.edgecolor": COLOUR_LINE,
   "axes.titlesize": 10,
   "axes.titlelocation": "left",
   "axes.spines.top": False,
   "axes.spines.right": False,
   "axes.grid": True,
-  "grid.color": _LINE,
+  "grid.color": COLOUR_LINE,
   "grid.linewidth": 0.6,
   "xtick.color": _INK,
   "ytick.color": _INK,
@@ -64,15 +65,15 @@ def learning_curves(
 
   `boundaries` are the steps at which a phase of the curriculum ends.
   """
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     loss_figure, left = plt.subplots(figsize=(5.2, 3.3))
-    _curve(left, train, "loss", _LINE, "training", raw=True)
-    _curve(left, train, "loss", _A, "training", smooth=True)
-    _curve(left, held_out, "loss", _B, "held out", marker="o")
+    _curve(left, train, "loss", COLOUR_LINE, "training", raw=True)
+    _curve(left, train, "loss", COLOUR_A, "training", smooth=True)
+    _curve(left, held_out, "loss", COLOUR_B, "held out", marker="o")
     left.set_title("Cross-entropy")
     auc_figure, right = plt.subplots(figsize=(5.2, 3.3))
     right.axhline(0.5, color=_SOFT, linewidth=1.0, linestyle="--")
-    for one, colour in zip(RANGES, (_A, _B, _C, _D), strict=True):
+    for one, colour in zip(RANGES, (COLOUR_A, COLOUR_B, _C, _D), strict=True):
       _curve(right, held_out, f"auc{one.suffix}", colour, one.label, marker="o")
     right.set_title("AUC on held-out attempts (0.5 is chance)")
     for axes in (left, right):
@@ -85,8 +86,8 @@ def learning_curves(
           fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
         )
     return (
-      _svg(loss_figure, "loss", "Loss against training steps"),
-      _svg(auc_figure, "auc", "Held-out AUC against training steps"),
+      svg(loss_figure, "loss", "Loss against training steps"),
+      svg(auc_figure, "auc", "Held-out AUC against training steps"),
     )
 
 
@@ -136,14 +137,14 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> str:
   top = min(
     1.0, max(0.2, float(max(predicted.max(), max(b[1] for b in bounds))) + 0.05)
   )
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     figure, axes = plt.subplots(figsize=(4.4, 4.0))
     axes.plot([0, top], [0, top], color=_SOFT, linewidth=1.0, linestyle="--")
     axes.errorbar(
       predicted,
       observed,
       yerr=errors,
-      color=_A,
+      color=COLOUR_A,
       linewidth=1.6,
       marker="o",
       markersize=4,
@@ -151,7 +152,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> str:
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.set_xlabel("predicted probability of success")
     axes.set_ylabel("observed success rate")
-    return _svg(figure, "calibration", "Predicted against observed success")
+    return svg(figure, "calibration", "Predicted against observed success")
 
 
 def candidates(
@@ -176,7 +177,7 @@ def candidates(
   """
   colours = SCORE_COLOURS(np.clip(probabilities, 0, 1))
   height, width = image.shape[:2]
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.1))
     for axes, picture, title in (
       (left, pregrasp_image, "pregrasp image"),
@@ -208,10 +209,10 @@ def candidates(
     )
     bar.set_label("predicted success")
     bar.outline.set_visible(False)
-    return _svg(figure, name, "Candidate commands coloured by predicted success")
+    return svg(figure, name, "Candidate commands coloured by predicted success")
 
 
-def _svg(figure: Figure, name: str, description: str) -> str:
+def svg(figure: Figure, name: str, description: str) -> str:
   """The figure as an <svg> element; its ids are made unique by `name`."""
   buffer = io.StringIO()
   with plt.rc_context({"svg.hashsalt": name}):

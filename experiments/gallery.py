@@ -9,7 +9,6 @@ thing they are), depth.png (what the hand-designed baseline is given).
 """
 
 import dataclasses
-import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,22 +17,21 @@ import matplotlib
 import mujoco
 import numpy as np
 from absl import flags
-from PIL import Image
 
-from envs import arm, cameras, gripper, objects, rendering, units
+from envs import cameras, gripper, objects, rendering, units
+from envs.arm import BUILT_IN
 from envs.depth import SHINY
 from envs.grasp_env import HOME_JOINTS, GraspEnv
+from envs.objects.catalogue import Families
 from envs.objects.shapes import bounds
-from experiments import _edge
-from experiments._sheet import Tile, sheet
+from experiments import _edge, _media
+from experiments._sheet import Tile, write_sheet
 
 GROUPS = ("training", "held_out")
 INSTANCES = 4  # of a family
 FROM_FOLDER = 40  # draws, where a folder of meshes is shown
 NUM_OBJECTS = 10  # in a bin
 _COLUMNS = 5
-# Both fingers side by side as the camera sees them.
-_POSE = np.array([*units.BIN_CENTRE, 0.10, -0.95])
 _STANDS = (*units.BIN_CENTRE, 0.0)  # of the gripper that is portrayed, m
 _FAR = 0.42  # m, from there
 
@@ -42,6 +40,7 @@ def gallery(
   workdir: str | Path,
   *,
   selection: str = "",
+  arm: str = BUILT_IN,
   num_units: int = units.NUM_TRAINING_UNITS,
   size: int = 200,
   say: Callable[[str], None] = print,
@@ -51,41 +50,39 @@ def gallery(
   Args:
     selection: of objects, as `envs.objects.choose` takes it; '' is both groups, each in
       a picture and in the bins of its own robots.
+    arm: of all robots, see `envs.units.Unit`.
     num_units: training robots; a third as many held-out ones are shown beside them.
     size: of one image, pixels.
     say: is told each file as one line.
 
   Raises:
-    UserError: an argument that cannot be drawn.
+    UserError, ObjectsError, MeshError, MenagerieError: an argument that cannot be
+      drawn.
   """
   if num_units < 1 or not 64 <= size <= 1024:
     raise _edge.UserError(
       f"--num_units={num_units} --size={size}: expected at least 1 unit, and 64 to 1024"
       " pixels"
     )
-  try:
-    for one in (selection,) if selection else GROUPS:
-      objects.choose(one)
-  except ValueError as error:  # says what there is to choose from
-    raise _edge.UserError(str(error)) from error
+  for one in (selection,) if selection else GROUPS:
+    objects.choose(one)  # says what is wrong with it, before anything is drawn
   folder = _edge.prepare_workdir(workdir)
   robots = [
-    *units.fleet_units(num_units, "training"),
-    *units.fleet_units(-(-num_units // 3), "held_out"),
+    *units.fleet_units(num_units, "training", arm=arm),
+    *units.fleet_units(-(-num_units // 3), "held_out", arm=arm),
   ]
   written = []
 
   def write(name: str, tiles: Sequence[Tile], columns: int, what: str) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(sheet(tiles, columns)).save(buffer, format="png")
-    _edge.write_atomically(folder / name, buffer.getvalue())
+    write_sheet(folder / name, tiles, columns)
     written.append(folder / name)
     say(f"{folder / name}: {what}")
 
   with _edge.progress(len(robots), "units", "units") as bar:
     views = []
     for robot in robots:
-      views.append(unit_tile(robot, selection or robot.family, size))
+      chosen = selection or robot.family
+      views.append(_media.unit_tile(robot, chosen, NUM_OBJECTS, size))
       bar.update(1)
   write("units.png", views, _COLUMNS, f"what the cameras of {len(robots)} robots see")
   portraits = [gripper_tile(robot, size) for robot in robots]
@@ -97,21 +94,6 @@ def gallery(
   tiles = [t for robot in robots[:3] for t in depth_tiles(robot, selection, size)]
   write("depth.png", tiles, 3, "colour, depth, and what a depth sensor would measure")
   return written
-
-
-def unit_tile(unit: units.Unit, selection: str, size: int) -> Tile:
-  """What a robot's camera sees, the arm's joints as everybody's (Figure 6)."""
-  rng = np.random.default_rng([unit.seed, 6])
-  env = GraspEnv(unit, objects.sample_objects(rng, NUM_OBJECTS, selection), size)
-  try:
-    env.fill(rng)
-    env.begin(rng)
-    env.controller.teleport(arm.inverse_kinematics(_POSE, gripper.TOOL_LENGTH))
-    image = env.image()
-  finally:
-    env.close()
-  surfaces = f"bin {unit.bin_texture.kind}, table {unit.table_texture.kind}"
-  return Tile(image, (unit.name, surfaces))
 
 
 def gripper_tile(unit: units.Unit, size: int) -> Tile:
@@ -158,23 +140,26 @@ def gripper_tile(unit: units.Unit, size: int) -> Tile:
   return Tile(image, tuple(lines))
 
 
-def object_tiles(selection: str, size: int) -> list[Tile]:
-  """The first INSTANCES of every family of a selection, each lying alone in a bin.
+def objects_shown(selection: str) -> list[list[objects.ObjectSpec]]:
+  """The first INSTANCES of every family of a selection.
 
   Of a folder of meshes, which may hold thousands, some that are drawn from it.
   """
   chosen = objects.choose(selection)
-  if set(chosen.families) <= set(objects.FAMILIES):
-    batches = [
+  if isinstance(chosen, Families):  # not by name: a mesh may be called as a family
+    return [
       [objects.sample_object(family, i) for i in range(INSTANCES)]
       for family in chosen.families
     ]
-  else:
-    drawn = chosen.sample(np.random.default_rng(0), FROM_FOLDER)
-    by_family: dict[str, list[objects.ObjectSpec]] = {}
-    for thing in drawn:
-      by_family.setdefault(thing.family, []).append(thing)
-    batches = [by_family[family][:INSTANCES] for family in sorted(by_family)]
+  by_family: dict[str, list[objects.ObjectSpec]] = {}
+  for thing in chosen.sample(np.random.default_rng(0), FROM_FOLDER):
+    by_family.setdefault(thing.family, []).append(thing)
+  return [by_family[family][:INSTANCES] for family in sorted(by_family)]
+
+
+def object_tiles(selection: str, size: int) -> list[Tile]:
+  """`objects_shown` of a selection, each lying alone in a bin."""
+  batches = objects_shown(selection)
   tiles = []
   with _edge.progress(len(batches), f"objects of {selection}", "families") as bar:
     for batch in batches:
@@ -254,6 +239,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "objects", "", "Objects to show: a group, families, a folder of meshes. '': all."
   )
+  flags.DEFINE_string("arm", BUILT_IN, "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_integer("num_units", units.NUM_TRAINING_UNITS, "Training robots.")
   flags.DEFINE_integer("size", 200, "Of one image, pixels.")
 
@@ -261,7 +247,11 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   gallery(
-    args.workdir, selection=args.objects, num_units=args.num_units, size=args.size
+    args.workdir,
+    selection=args.objects,
+    arm=args.arm,
+    num_units=args.num_units,
+    size=args.size,
   )
 
 

@@ -1,21 +1,22 @@
 r"""Brings the grasping dataset that the paper's authors published into our format.
 
   python -m experiments.import_data --source=grasping_dataset \
-    --workdir=runs/paper/data --name=levine2016
+    --gripper_status=opening --workdir=runs/paper/data --name=levine2016
 
 --source is a folder of TFRecord files, or a pattern such as 'data/*_057.tfrecord*'.
 Each file becomes one shard of a TFDS dataset in <workdir>/<name>/1.0.0; the same
 command goes on with an import that was interrupted. What is read of a record, and what
-is assumed about it, stands in data_pipeline/importers/levine2016.py.
+is assumed about it, stands in data_pipeline/importers/levine2016.py. No record says
+what gripper/status is: --gripper_status is needed.
 
 With --on_bad_record=skip broken attempts are left out and counted. Every file's counts
 and rejected records are rows of <workdir>/<name>/import.jsonl.
 """
 
-import concurrent.futures
 import dataclasses
+import functools
 import glob
-import multiprocessing
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from absl import flags
 from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
 from data_pipeline.importers import example, levine2016, tfrecord
+from envs import fleet
 from experiments import _edge
 from experiments._import_report import (
   LOG,
@@ -38,6 +40,13 @@ from experiments._import_report import (
 _RECORDS = "*.tfrecord*"
 _MB = 1_000_000
 _SKIP = "leave such records out with --on_bad_record=skip"
+_EMPTY = "no record is there"
+_STATUS = (
+  "--gripper_status is needed: metres between the fingers, a share of their opening"
+  " (0 closed, 1 open), or closing (0 open, 1 closed). The records do not say which."
+  " Values up to 1 are a share; import a file each way into a folder of its own: with"
+  " the right one, as the last lines say, label and the files' grasp_success agree"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +57,6 @@ class FileTask:
   shard: int
   path: str
   name: str
-  number: int  # Of the file among all that were given.
   conventions: levine2016.Conventions
   on_bad_record: Literal["fail", "skip"]
 
@@ -58,7 +66,7 @@ def import_dataset(
   workdir: str | Path,
   name: str,
   *,
-  conventions: levine2016.Conventions | None = None,
+  conventions: levine2016.Conventions,
   on_bad_record: Literal["fail", "skip"] = "fail",
   num_workers: int = 1,
 ) -> Path:
@@ -76,18 +84,19 @@ def import_dataset(
     The dataset's folder.
 
   Raises:
-    UserError: there are no files, or a record is broken and `on_bad_record` is
-      `fail`; names file, record and reason.
+    UserError: there are no files; or a record is broken, or a file has no usable
+      attempt, and `on_bad_record` is `fail`: names file, record and reason.
     DatasetError: the dataset cannot be written, or was begun otherwise.
   """
-  conventions = conventions or levine2016.Conventions()
   paths, base = find_files(source)
   workdir = _edge.prepare_workdir(workdir)
   tasks = [
-    FileTask("", 0, str(path), path.relative_to(base).as_posix(), number, conventions,
+    FileTask("", 0, str(path), path.relative_to(base).as_posix(), conventions,
              on_bad_record)
-    for number, path in enumerate(paths)
+    for path in paths
   ]  # fmt: skip
+  # The same look whatever becomes of broken records, so that one who decides to leave
+  # them out goes on with the same plan.
   usable = []
   log = _edge.JsonLines(workdir / name / LOG)
   for task in tasks:
@@ -95,7 +104,11 @@ def import_dataset(
     if report.attempts:
       usable.append(task)
     elif on_bad_record == "fail":
-      raise _edge.UserError(f"{task.path} has no record; remove the file, or {_SKIP}")
+      number, reason = (*report.rejected, (0, _EMPTY))[0]
+      raise _edge.UserError(
+        f"{task.path} has no usable attempt; record {number}: {reason}; remove the "
+        f"file, or {_SKIP}"
+      )
     else:
       log.write(dataclasses.asdict(report))
   if not usable:
@@ -154,16 +167,13 @@ def find_files(source: str) -> tuple[list[Path], Path]:
 def first_look(task: FileTask) -> FileReport:
   """Whether a file has an attempt at all; a shard cannot be empty.
 
-  Reads up to the first usable attempt. With `fail` a broken one is left to the import,
-  which names it.
+  Reads up to the first usable attempt.
   """
   report = FileReport(task.name)
-  for number, _, found in _attempts(task):
+  for raw, found in _attempts(task):
     if not isinstance(found, str):
       return report.plus(found)
-    if task.on_bad_record == "fail":
-      return dataclasses.replace(report, attempts=1)
-    report = report.without(number, found)
+    report = report.without(raw.number, found, raw.unread)
   return report
 
 
@@ -179,17 +189,17 @@ def import_file(
   """
   report = FileReport(task.name, task.shard)
   with writer.ShardWriter(task.directory, task.shard) as shard:
-    for number, position, found in _attempts(task):
-      advance(position)
+    for raw, found in _attempts(task):
+      advance(raw.position)
       if not isinstance(found, str):
         shard.write(found)
         report = report.plus(found)
       elif task.on_bad_record == "fail":
         raise _edge.UserError(
-          f"{task.path}, record {number}: {found}; mend it, or {_SKIP}"
+          f"{task.path}, record {raw.number}: {found}; mend it, or {_SKIP}"
         )
       else:
-        report = report.without(number, found)
+        report = report.without(raw.number, found, raw.unread)
     # Before the shard has its name: no finished shard lacks its row. Of several rows
     # of a file the last one counts.
     log = _edge.JsonLines(Path(task.directory).parent / LOG)
@@ -199,8 +209,9 @@ def import_file(
 
 def _attempts(
   task: FileTask,
-) -> Iterator[tuple[int, int, records.AttemptRecord | str]]:
-  """Yields number, position and attempt of each record, or what is wrong with it."""
+) -> Iterator[tuple[tfrecord.Raw, records.AttemptRecord | str]]:
+  """Yields each record with its attempt, or what is wrong with it."""
+  first_seed = _first_seed(task.name)
   for raw in tfrecord.read(task.path):
     found: records.AttemptRecord | str = raw.problem
     if not raw.problem:
@@ -209,13 +220,22 @@ def _attempts(
           raw.data,
           file=task.name,
           number=raw.number,
-          attempt_seed=(task.number << 32) + raw.number,
+          attempt_seed=first_seed + raw.number,
           conventions=task.conventions,
         )
         records.validate(found)
       except (example.LayoutError, records.RecordError) as error:
         found = str(error)
-    yield raw.number, raw.position, found
+    yield raw, found
+
+
+def _first_seed(name: str) -> int:
+  """A number of its own for each file, in whatever import, with room for 2^23 records.
+
+  So that attempts of two imports can be told apart when they are merged.
+  """
+  digest = hashlib.blake2b(name.encode(), digest_size=5).digest()
+  return int.from_bytes(digest, "little") << 23
 
 
 def _run(tasks: list[FileTask], num_bytes: int, num_workers: int) -> None:
@@ -229,7 +249,12 @@ def _run(tasks: list[FileTask], num_bytes: int, num_workers: int) -> None:
     def advance(within: int = 0) -> None:
       bar.update((finished + within) // _MB - bar.n)
 
-    for report in _map(tasks, num_workers, advance):
+    workers = min(num_workers or fleet.num_cores(), len(tasks))
+    # Only where it runs in this process can a file tell how far it is.
+    function = (
+      import_file if workers > 1 else functools.partial(_import_here, advance=advance)
+    )
+    for _, report in fleet.map_unordered(function, tasks, num_workers=workers):
       finished += sizes[report.file]
       attempts += report.attempts
       rejected += len(report.rejected)
@@ -237,33 +262,16 @@ def _run(tasks: list[FileTask], num_bytes: int, num_workers: int) -> None:
       advance()
 
 
-def _map(
-  tasks: list[FileTask], num_workers: int, advance: Callable[[int], None]
-) -> Iterator[FileReport]:
-  """Imports files on several processes; fleet.map_unordered would ask for a GL."""
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-  num_workers = min(num_workers or cores, len(tasks))
-  if num_workers <= 1:
-    for task in tasks:
-      yield import_file(task, advance)
-    return
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-    futures = [pool.submit(import_file, task) for task in tasks]
-    try:
-      for future in concurrent.futures.as_completed(futures):
-        yield future.result()
-    finally:
-      pool.shutdown(cancel_futures=True)
+def _import_here(task: FileTask, advance: Callable[[int], None]) -> FileReport:
+  return import_file(task, advance)
 
 
 def _first_reason(folder: Path) -> str:
   rejected = [(r.file, *one) for r in read_reports(folder) for one in r.rejected]
-  return "{}, record {}: {}".format(*rejected[0]) if rejected else "no record is there"
+  return "{}, record {}: {}".format(*rejected[0]) if rejected else _EMPTY
 
 
 def define_flags() -> None:
-  defaults = levine2016.Conventions()
   flags.DEFINE_string("source", "", "Folder of TFRecord files, or a pattern of them.")
   flags.DEFINE_string("workdir", "", "Folder of datasets.")
   flags.DEFINE_string("name", levine2016.POLICY, "Name of the new dataset.")
@@ -274,12 +282,12 @@ def define_flags() -> None:
     "Stop at a broken record, or leave it out.",
   )
   flags.DEFINE_enum(
-    "gripper_status", defaults.gripper_status, ["metres", "opening", "closing"],
+    "gripper_status", None, levine2016.GRIPPER_STATUS,
     "What gripper/status is: metres between the fingers, or a share from closed to"
-    " open, or from open to closed.",
+    " open, or from open to closed. Needed.",
   )  # fmt: skip
   flags.DEFINE_float(
-    "stroke", defaults.stroke, "Metres between open fingers, for opening and closing."
+    "stroke", 0.1, "Metres between open fingers, for opening and closing."
   )
   flags.DEFINE_float("table_height", None, "Metres, base frame; unknown if not given.")
   flags.DEFINE_float(
@@ -290,6 +298,8 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
+  if args.gripper_status is None:
+    raise _edge.UserError(_STATUS)
   conventions = levine2016.Conventions(
     args.gripper_status, args.stroke, args.table_height, args.max_last_motion
   )

@@ -7,13 +7,25 @@ r"""Trains the predictor g(I0, It, v) on collected attempts (Sections 4.1 and 4.
 --data=DIR1:0.5,DIR2:0.5 mixes datasets by weight, --only=round=0,1 filters attempts,
 --split=unit:0.2 holds out units of the same data instead of --held_out.
 
-Writes checkpoints/, metrics.jsonl, config.json and held_out_predictions.npz into the
-work folder. The same command continues a run that was interrupted, to the same weights
-as an uninterrupted one. The same seed gives the same weights, bit for bit on a CPU.
+--init_from=DIR starts with the averaged weights of another run: fine-tuning on other
+data, or the next round of a campaign.
+
+Writes checkpoints/, metrics.jsonl, config.json, held_out_predictions.npz, held_out.json
+(figures by unit, family and step), reliability.png and most_wrong.png into the work
+folder; with --tensorboard and --profile also tensorboard/ and profile/.
+
+The same command continues a run that was interrupted, to the same weights as an
+uninterrupted one. The same seed gives the same weights, bit for bit on a CPU. SIGTERM
+and SIGINT save after the step and end with status 75; a second one ends at once.
+
+It trains on all devices that it finds, and with --distributed or --coordinator on those
+of several processes (docs/scaling.md); every process then needs the same command, the
+same files and the same --workdir, of which the first one writes the figures.
 """
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +34,17 @@ import jax
 from absl import flags
 
 from data_pipeline import source, splits
-from experiments import _data, _edge, _fit, _train_config
+from experiments import (
+  _batches,
+  _data,
+  _devices,
+  _edge,
+  _fit,
+  _stopping,
+  _train_config,
+)
+from hand_eye import checkpoint
+from hand_eye import network as network_lib
 
 
 def train(
@@ -32,7 +54,9 @@ def train(
   workdir: str | Path,
   *,
   options: _data.DataOptions = _data.EVERYTHING,
-  loading: _fit.Loading = _fit.ONE_THREAD,
+  loading: _batches.Loading = _batches.ONE_THREAD,
+  init_from: str | Path = "",
+  seeing: _fit.Seeing = _fit.METRICS_ONLY,
 ) -> dict[str, Any]:
   """Trains to the end of the config's phases, or continues to there.
 
@@ -45,6 +69,8 @@ def train(
     workdir: where checkpoints and metrics go.
     options: which of the attempts to use, and how far to trust them.
     loading: with how many threads and processes batches are made.
+    init_from: checkpoints to take the first weights from; '' draws them.
+    seeing: what to write besides metrics.
 
   Returns:
     The final held-out row of metrics.jsonl: that of the best checkpoint, with
@@ -53,20 +79,16 @@ def train(
   Raises:
     UserError, DatasetError, LoaderError, CheckpointError: an input cannot be used.
     TrainingError: the loss or the gradient is not finite.
+    Stopped: a signal came; the run was saved.
   """
   network = _train_config.build_network(config["network"])
   settings = _train_config.build_train(config["train"])
-  if jax.process_count() > 1:
-    raise _edge.UserError(
-      f"{jax.process_count()} processes were joined, but training runs on one host so"
-      " far: every host would train on the same samples"
-    )
   devices = len(jax.devices())
   for name in ("batch_size", "eval_batch_size"):
     if getattr(settings, name) % devices:
       raise _edge.UserError(
         f"config.train.{name} is {getattr(settings, name)}, expected a multiple of the"
-        f" {devices} devices"
+        f" {devices} devices that it is split over"
       )
   folders, mixture = _data.parse_mixture(data)
   train_set, held_out_set = open_data(folders, held_out, network.frame_size, options)
@@ -80,15 +102,24 @@ def train(
       **({"mixture": mixture} if mixture else {}),
     },
   }
+  start = None
+  if init_from:
+    start, identity["init"] = first_weights(init_from, network, workdir)
   check_same_run(workdir, identity)
-  loading = dataclasses.replace(loading, mixture=mixture)
-  fit = _fit.Fit(network, settings, train_set, held_out_set, loading)
-  _edge.prepare_workdir(workdir)
-  _edge.write_atomically(
-    workdir / "config.json",
-    _edge.to_json({**identity, "versions": _edge.versions()}, indent=2) + "\n",
+  loading = dataclasses.replace(
+    loading,
+    mixture=mixture,
+    host_index=jax.process_index(),
+    host_count=jax.process_count(),
   )
-  return fit.run(workdir, identity)
+  fit = _fit.Fit(network, settings, train_set, held_out_set, loading, seeing)
+  _edge.prepare_workdir(workdir)
+  if jax.process_index() == 0:
+    _edge.write_atomically(
+      workdir / "config.json",
+      _edge.to_json({**identity, "versions": _edge.versions()}, indent=2) + "\n",
+    )
+  return fit.run(workdir, identity, start)
 
 
 def open_data(
@@ -123,21 +154,59 @@ def open_data(
   return train, held
 
 
+def first_weights(
+  init_from: str | Path, network: network_lib.NetworkConfig, workdir: Path
+) -> tuple[checkpoint.PolicyWeights | None, dict[str, Any]]:
+  """The weights that a run starts with, and what config.json says of them.
+
+  A run that has checkpoints of its own goes on from those: None, and what it says.
+
+  Args:
+    init_from: the checkpoints of a run, or its work folder. The best ones are taken.
+    network: that the weights must be of.
+    workdir: of the run that starts.
+
+  Raises:
+    UserError, CheckpointError: there are none, or they are of another network.
+  """
+  if _has_checkpoints(workdir):
+    before = _config_before(workdir).get("init", {})
+    return None, {**before, "from": str(init_from)}
+  folder = Path(init_from)
+  if (folder / "checkpoints").is_dir():
+    folder = folder / "checkpoints"
+  weights = checkpoint.load_policy(folder, step="best")
+  _train_config.check_network(weights.config, network, f"--init_from={init_from}")
+  return weights, {"from": str(init_from), "step": weights.step}
+
+
+# What runs did before their config had these fields.
+_BEFORE = {"stem_form": "direct", "batch_norm": "global", "save_every": 0}
+
+
 def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:
   """Raises UserError if the work folder holds a run of another config or dataset."""
-  path = workdir / "config.json"
-  if not path.is_file() or not any((workdir / "checkpoints").glob("[0-9]*")):
+  if not _has_checkpoints(workdir) or not (before := _config_before(workdir)):
     return
-  before = json.loads(path.read_text(encoding="utf-8"))
-  now = json.loads(_edge.to_json(identity))
+  now = {"init": {}, **json.loads(_edge.to_json(identity))}
   for section, fields in now.items():
-    for name, value in fields.items():
-      found = before.get(section, {}).get(name)
+    earlier = before.get(section, {})
+    for name in {**fields, **earlier}:
+      value, found = fields.get(name), earlier.get(name, _BEFORE.get(name))
       if found != value:
         raise _edge.UserError(
           f"--workdir={workdir} holds a run whose {section}.{name} is {found}, not"
           f" {value}; choose another --workdir, or the config and data of that run"
         )
+
+
+def _has_checkpoints(workdir: Path) -> bool:
+  return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def _config_before(workdir: Path) -> dict[str, Any]:
+  path = workdir / "config.json"
+  return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def define_flags() -> None:
@@ -165,6 +234,12 @@ def define_flags() -> None:
   )
   flags.DEFINE_integer("loader_threads", 1, "Threads that make batches.")
   flags.DEFINE_integer("loader_workers", 0, "Processes that make batches; 0: threads.")
+  flags.DEFINE_string(
+    "init_from", "", "Checkpoints (or work folder) of a run to take first weights from."
+  )
+  flags.DEFINE_bool("tensorboard", False, "Write TensorBoard's event files, too.")
+  flags.DEFINE_bool("profile", False, "Write a profiler's trace of ten steps.")
+  _devices.define_flags()
   flags.DEFINE_string("workdir", "", "Folder for checkpoints and metrics.")
 
 
@@ -172,7 +247,20 @@ def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if not args.workdir:
     raise _edge.UserError("--workdir is needed: a folder for checkpoints and metrics")
-  row = train(
+  _devices.join(args.distributed, args.coordinator, args.num_processes, args.process_id)
+  _devices.keep_compiled(args.compilation_cache, args.workdir)
+  try:
+    row = _train_with(args)
+  except _stopping.Stopped as stopped:
+    print(stopped, file=sys.stderr, flush=True)
+    sys.exit(_stopping.STOPPED)
+  if jax.process_index() == 0:
+    print(_fit.describe(row), flush=True)
+    print(f"Checkpoints: {Path(args.workdir) / 'checkpoints'}")
+
+
+def _train_with(args: flags.FlagValues) -> dict[str, Any]:
+  return train(
     args.config,
     args.data,
     args.held_out,
@@ -183,12 +271,12 @@ def main(_: Sequence[str]) -> None:
       on_bad_record=args.on_bad_record,
       verify=args.verify,
     ),
-    loading=_fit.Loading(
+    loading=_batches.Loading(
       num_threads=args.loader_threads, num_workers=args.loader_workers
     ),
+    init_from=args.init_from,
+    seeing=_fit.Seeing(tensorboard=args.tensorboard, profile=args.profile),
   )
-  print(_fit.describe(row), flush=True)
-  print(f"Checkpoints: {Path(args.workdir) / 'checkpoints'}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ r"""A policy in a cell, to look at: as a video, or in a window.
     --objects=hammer,bottle --unit=3 --viewer
 
 The video shows what the policy's camera sees, larger; the window any view, in real
-time, until it is closed. Every attempt is told in a line. Neither changes anything: the
-scene seeds, units and settings in an evaluation's rows.jsonl give its attempts again.
+time, until it is closed. Every attempt is told in a line. Neither changes anything: a
+scene seed and unit of an evaluation's rows.jsonl give its attempts again, with the
+--config that its config.json shows: --seed=300010000000000000 --unit=1000.
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ from typing import Any
 from absl import flags
 
 from envs import grasp_env, objects, rollout, units
-from experiments import _edge, _media, _policies, _train_config, _window, evaluate
+from experiments import _edge, _media, _policies, _train_config, _window
+from experiments.evaluate import EvaluateConfig
 
 NUM_ATTEMPTS = 3  # of a video
 _IN_ONE_BIN = 20  # before a window shows other objects
@@ -31,7 +33,8 @@ def plan_scene(
   *,
   unit: int = 0,
   unit_family: str = "held_out",
-  selection: str = "held_out",
+  selection: str = "",
+  arm: str = "",
   num_attempts: int = NUM_ATTEMPTS,
   num_steps: int = 0,
   seed: int = 0,
@@ -41,16 +44,17 @@ def plan_scene(
   Args:
     config: sections `network`, for the size of frames, and `evaluate`, for the rest.
     unit, unit_family: the robot.
-    selection: of objects, see `envs.objects.choose`.
+    selection: of objects, see `envs.objects.choose`; '' is the config's.
+    arm: see `envs.units.Unit`; '' is the config's.
     num_attempts: in this one bin.
     num_steps: T; 0 is the config's.
     seed: of the scene. Small numbers are scenes that nothing was trained or measured on
       (`experiments._seeds`).
 
   Raises:
-    UserError: one of them names nothing that there is.
+    UserError, ObjectsError, MeshError: one of them names nothing that there is.
   """
-  settings = _edge.build(evaluate.EvaluateConfig, config["evaluate"], "evaluate")
+  settings = _edge.build(EvaluateConfig, config["evaluate"], "evaluate")
   for flag, value, least in (
     ("num_attempts", num_attempts, 1),
     ("num_steps", num_steps or settings.num_steps, 2),
@@ -59,36 +63,19 @@ def plan_scene(
     if value < least:
       raise _edge.UserError(f"--{flag}={value}: expected at least {least}")
   try:
-    (robot,) = units.fleet_units(1, unit_family, unit, settings.arm)
-    objects.choose(selection)
-  except ValueError as error:  # says which of them, and what there is
+    (robot,) = units.fleet_units(1, unit_family, unit, arm or settings.arm)
+  except ValueError as error:  # says what there is
     raise _edge.UserError(str(error)) from error
+  objects.choose(selection or settings.objects)
   return rollout.SceneTask(
     unit=robot,
     scene_seed=seed,
     num_attempts=num_attempts,
     num_steps=(num_steps or settings.num_steps,),
     num_objects=settings.num_objects,
-    objects=selection,
+    objects=selection or settings.objects,
     frame_size=_train_config.build_network(config["network"]).frame_size,
   )
-
-
-def choose_policy(
-  config: Mapping[str, Any], name: str, checkpoint: str | Path = ""
-) -> _policies.PolicySpec:
-  """The policy of a name, as in evaluations.
-
-  Raises:
-    UserError, CheckpointError: there is none of that name, or no network for it.
-  """
-  if name not in evaluate.POLICIES:
-    known = ", ".join(evaluate.POLICIES)
-    raise _edge.UserError(f"--policy={name}: expected one of {known}")
-  if name != "servo":
-    return _policies.PolicySpec(name)
-  network = _train_config.build_network(config["network"])
-  return _policies.servo_spec(checkpoint, config["servo"], network, flag="checkpoint")
 
 
 def film(
@@ -218,11 +205,12 @@ class Teller:
 
 def define_flags() -> None:
   _edge.define_config()
-  flags.DEFINE_string("policy", "random", f"One of {', '.join(evaluate.POLICIES)}.")
+  flags.DEFINE_string("policy", "random", f"One of {', '.join(_policies.POLICIES)}.")
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints, for the servo.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
   flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
-  flags.DEFINE_string("objects", "held_out", "Which objects; a folder, too.")
+  flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
+  flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_integer(
     "num_attempts", 0, f"In one bin; 0: {NUM_ATTEMPTS}, {_IN_ONE_BIN} with --viewer."
   )
@@ -244,11 +232,14 @@ def main(_: Sequence[str]) -> None:
     unit=args.unit,
     unit_family=args.unit_family,
     selection=args.objects,
+    arm=args.arm,
     num_attempts=args.num_attempts or (_IN_ONE_BIN if args.viewer else NUM_ATTEMPTS),
     num_steps=args.num_steps,
     seed=args.seed,
   )
-  policy = choose_policy(args.config, args.policy, args.checkpoint)
+  policy = _policies.choose(
+    args.policy, args.config, args.checkpoint, flag="checkpoint"
+  )
   if args.viewer:
     show(scene, policy)
   else:

@@ -58,7 +58,9 @@ def maximize(
   of times, so that the function compiles; what is then still outside is pulled in. So
   `score_fn` never sees a point that is not feasible.
 
-  A NaN counts as the lowest score. Pure: works under `jax.jit` and `jax.vmap`.
+  What is not finite counts as the lowest score. Pure: works under `jax.jit` and
+  `jax.vmap`. `begin` and `iterate` are its parts, for callers that may have to stop
+  between two iterations.
 
   Args:
     score_fn: [N, D] -> [N]. Called once an iteration.
@@ -78,86 +80,174 @@ def maximize(
   Raises:
     ValueError: for sizes that make no sense.
   """
-  if not 2 <= num_elites <= num_samples:
-    raise ValueError(
-      f"num_elites is {num_elites}, expected 2 to num_samples = {num_samples}."
-    )
-  if num_iterations < 1 or num_redraws < 0:
-    raise ValueError(
-      f"num_iterations is {num_iterations}, expected >= 1; num_redraws is"
-      f" {num_redraws}, expected >= 0."
-    )
-  initial = jnp.asarray(initial, jnp.float32)
-  chex.assert_rank(initial, 1)
-  initial_std = jnp.broadcast_to(jnp.asarray(initial_std, jnp.float32), initial.shape)
-  min_std = jnp.broadcast_to(jnp.asarray(min_std, jnp.float32), initial.shape)
-  first = _Gaussian(
-    mean=initial, spread=jnp.zeros((num_elites, initial.size)), std=initial_std
+  search = begin(
+    initial,
+    initial_std=initial_std,
+    num_samples=num_samples,
+    num_elites=num_elites,
+    num_iterations=num_iterations,
   )
 
-  def sample(key: chex.PRNGKey, gaussian: _Gaussian) -> chex.Array:
-    def redraw(candidates, key):
-      keep = is_feasible(candidates)[:, None]
-      return jnp.where(keep, candidates, gaussian.draw(key, num_samples)), None
+  def once(search: Search, key: chex.PRNGKey) -> tuple[Search, None]:
+    after = iterate(
+      score_fn,
+      key,
+      search,
+      is_feasible=is_feasible,
+      pull=pull,
+      min_std=min_std,
+      num_redraws=num_redraws,
+    )
+    return after, None
 
-    keys = jax.random.split(key, num_redraws + 1)
-    candidates = gaussian.draw(keys[0], num_samples)
-    candidates, _ = jax.lax.scan(redraw, candidates, keys[1:])
-    return jnp.where(is_feasible(candidates)[:, None], candidates, pull(candidates))
-
-  def iterate(gaussian: _Gaussian, key: chex.PRNGKey):
-    samples = sample(key, gaussian)
-    scores = score_fn(samples)
-    chex.assert_shape(scores, (num_samples,))
-    _, best = jax.lax.top_k(_nan_last(scores), num_elites)
-    fitted = _fit(samples[best], min_std)
-    return fitted, (samples, scores, gaussian.mean, gaussian.covariance())
-
-  keys = jax.random.split(key, num_iterations)
-  _, (samples, scores, means, covariances) = jax.lax.scan(iterate, first, keys)
-  best = jnp.argmax(_nan_last(scores))
-  return CemResult(
-    best=samples.reshape(-1, initial.size)[best],
-    best_score=scores.reshape(-1)[best],
-    samples=samples,
-    scores=scores,
-    means=means,
-    covariances=covariances,
-  )
+  search, _ = jax.lax.scan(once, search, jax.random.split(key, num_iterations))
+  return result(search)
 
 
 @chex.dataclass(frozen=True)
-class _Gaussian:
-  """A Gaussian kept as the samples that it was fitted to.
+class Search:
+  """A search between two iterations. I iterations of N samples of D numbers.
 
-  A random mixture of the elites' deviations has their covariance, so there is no matrix
-  to factorise: exact where elites lie in a plane, and cheap on any device.
+  The Gaussian is kept as the samples that it was fitted to. A random mixture of the
+  elites' deviations has their covariance, so there is no matrix to factorise: exact
+  where elites lie in a plane, and cheap on any device.
 
-  mean: [D].
-  spread: [M, D] deviations of the elites from their mean, over sqrt(M - 1).
+  mean: [D] of the Gaussian that comes next.
+  spread: [M, D] deviations of the M elites from their mean, over sqrt(M - 1).
   std: [D] independent deviation on top.
+  done: [] int32, iterations made.
+  best, best_score: [D] and [] of all samples so far; the score is -inf before.
+  samples, scores, means, covariances: as in `CemResult`; zero from iteration `done` on.
   """
 
   mean: chex.Array
   spread: chex.Array
   std: chex.Array
-
-  def draw(self, key: chex.PRNGKey, num_samples: int) -> chex.Array:
-    mix_key, noise_key = jax.random.split(key)
-    mix = jax.random.normal(mix_key, (num_samples, self.spread.shape[0]))
-    noise = jax.random.normal(noise_key, (num_samples, self.mean.size))
-    return self.mean + mix @ self.spread + noise * self.std
-
-  def covariance(self) -> chex.Array:
-    return self.spread.T @ self.spread + jnp.diag(jnp.square(self.std))
+  done: chex.Array
+  best: chex.Array
+  best_score: chex.Array
+  samples: chex.Array
+  scores: chex.Array
+  means: chex.Array
+  covariances: chex.Array
 
 
-def _fit(elites: chex.Array, min_std: chex.Array) -> _Gaussian:
+def begin(
+  initial: chex.Array,
+  *,
+  initial_std: chex.Array,
+  num_samples: int = NUM_SAMPLES,
+  num_elites: int = NUM_ELITES,
+  num_iterations: int = NUM_ITERATIONS,
+) -> Search:
+  """Returns a search before its first iteration; arguments as of `maximize`."""
+  if not 2 <= num_elites <= num_samples:
+    raise ValueError(
+      f"num_elites is {num_elites}, expected 2 to num_samples = {num_samples}."
+    )
+  if num_iterations < 1:
+    raise ValueError(f"num_iterations is {num_iterations}, expected >= 1.")
+  initial = jnp.asarray(initial, jnp.float32)
+  chex.assert_rank(initial, 1)
+  size = initial.size
+  return Search(
+    mean=initial,
+    spread=jnp.zeros((num_elites, size)),
+    std=jnp.broadcast_to(jnp.asarray(initial_std, jnp.float32), (size,)),
+    done=jnp.int32(0),
+    best=initial,
+    best_score=jnp.float32(-jnp.inf),
+    samples=jnp.zeros((num_iterations, num_samples, size)),
+    scores=jnp.zeros((num_iterations, num_samples)),
+    means=jnp.zeros((num_iterations, size)),
+    covariances=jnp.zeros((num_iterations, size, size)),
+  )
+
+
+def iterate(
+  score_fn: Callable[[chex.Array], chex.Array],
+  key: chex.PRNGKey,
+  search: Search,
+  *,
+  is_feasible: Callable[[chex.Array], chex.Array],
+  pull: Callable[[chex.Array], chex.Array],
+  min_std: chex.Array | float = 0.0,
+  num_redraws: int = NUM_REDRAWS,
+) -> Search:
+  """Returns the search after one more iteration; arguments as of `maximize`.
+
+  The key is this iteration's: `maximize` splits its own into one for each.
+  """
+  if num_redraws < 0:
+    raise ValueError(f"num_redraws is {num_redraws}, expected >= 0.")
+  num_samples, size = search.samples.shape[1:]
+  min_std = jnp.broadcast_to(jnp.asarray(min_std, jnp.float32), (size,))
+  samples = _feasible_samples(key, search, is_feasible, pull, num_redraws)
+  scores = score_fn(samples)
+  chex.assert_shape(scores, (num_samples,))
+  _, order = jax.lax.top_k(_broken_last(scores), search.spread.shape[0])
+  mean, spread = _fit(samples[order])
+  first = order[0]
+  better = (_broken_last(scores)[first] > search.best_score) | (search.done == 0)
+  covariance = search.spread.T @ search.spread + jnp.diag(jnp.square(search.std))
+  return Search(
+    mean=mean,
+    spread=spread,
+    std=min_std,
+    done=search.done + 1,
+    best=jnp.where(better, samples[first], search.best),
+    best_score=jnp.where(better, _broken_last(scores)[first], search.best_score),
+    samples=search.samples.at[search.done].set(samples),
+    scores=search.scores.at[search.done].set(scores),
+    means=search.means.at[search.done].set(search.mean),
+    covariances=search.covariances.at[search.done].set(covariance),
+  )
+
+
+def result(search: Search) -> CemResult:
+  """Returns what a search has found so far."""
+  return CemResult(
+    best=search.best,
+    best_score=search.best_score,
+    samples=search.samples,
+    scores=search.scores,
+    means=search.means,
+    covariances=search.covariances,
+  )
+
+
+def _feasible_samples(
+  key: chex.PRNGKey,
+  search: Search,
+  is_feasible: Callable[[chex.Array], chex.Array],
+  pull: Callable[[chex.Array], chex.Array],
+  num_redraws: int,
+) -> chex.Array:
+  """[N, D]: drawn, drawn again where not feasible, and pulled in after that."""
+
+  def redraw(candidates, key):
+    keep = is_feasible(candidates)[:, None]
+    return jnp.where(keep, candidates, _draw(key, search)), None
+
+  keys = jax.random.split(key, num_redraws + 1)
+  candidates, _ = jax.lax.scan(redraw, _draw(keys[0], search), keys[1:])
+  return jnp.where(is_feasible(candidates)[:, None], candidates, pull(candidates))
+
+
+def _draw(key: chex.PRNGKey, search: Search) -> chex.Array:
+  num_samples, size = search.samples.shape[1:]
+  mix_key, noise_key = jax.random.split(key)
+  mix = jax.random.normal(mix_key, (num_samples, search.spread.shape[0]))
+  noise = jax.random.normal(noise_key, (num_samples, size))
+  return search.mean + mix @ search.spread + noise * search.std
+
+
+def _fit(elites: chex.Array) -> tuple[chex.Array, chex.Array]:
+  """Mean [D] and spread [M, D] of elites [M, D], see `Search`."""
   mean = elites.mean(axis=0)
   # The unbiased estimate: with six elites the other one shrinks too soon.
-  spread = (elites - mean) / math.sqrt(len(elites) - 1)
-  return _Gaussian(mean=mean, spread=spread, std=min_std)
+  return mean, (elites - mean) / math.sqrt(len(elites) - 1)
 
 
-def _nan_last(scores: chex.Array) -> chex.Array:
-  return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+def _broken_last(scores: chex.Array) -> chex.Array:
+  return jnp.where(jnp.isfinite(scores), scores, -jnp.inf)

@@ -129,6 +129,12 @@ class Checkpointer:
     """Step of the last checkpoint, or None."""
     return self._manager.latest_step()
 
+  @property
+  def latest(self) -> pathlib.Path | None:
+    """Folder of the last checkpoint, or None."""
+    step = self.latest_step
+    return None if step is None else self._directory / str(step)
+
   def save(
     self,
     state: training.TrainState,
@@ -145,7 +151,7 @@ class Checkpointer:
       score: measure of the weights, higher is better; None or NaN if not known.
       data_state: state of the data iterator: bytes, or what JSON can hold.
     """
-    step = int(state.step)
+    step = int(jax.device_get(state.step))
     if step in self._manager.all_steps():
       return
     if score is not None:
@@ -178,7 +184,8 @@ class Checkpointer:
 
     Args:
       state: a state of the same network and optimizer, such as `init_state` makes.
-        Says where the arrays are to be placed; its values are not used.
+        Says where the arrays are to be placed, on whatever number of devices, also
+        another than they were saved from; its values are not used.
       step: of the checkpoint.
 
     Raises:

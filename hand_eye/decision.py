@@ -2,7 +2,8 @@
 
   decision = policy(observation, key)
 
-This file and `runtime` are all that a control process needs beside jax and NumPy.
+Needs NumPy alone. `answer` checks an observation, has it decided on, and puts the
+answer into words.
 """
 
 import enum
@@ -11,8 +12,23 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hand_eye import constraints as constraints_lib
+from hand_eye.constraints import Constraints
+
 Limits = tuple[np.ndarray, np.ndarray]  # Lowest and highest pose, float32[4] each.
 
+# Of a compiled decision, in this order, after the weights.
+INPUTS = (
+  "pregrasp_image",
+  "image",
+  "pose",
+  "table_height",
+  "low",
+  "high",
+  "is_last",
+  "key",
+  *constraints_lib.INPUTS,
+)
 
 # Metres by which a table may lie outside the workspace: float32 rounding, no more.
 _TABLE_SLACK = 1e-4
@@ -24,11 +40,42 @@ class Action(enum.IntEnum):
   MOVE = 0  # to the best pose, down at the table (line 9)
   RAISE = 1  # to the best pose, but above the objects (line 7)
   CLOSE = 2  # close the gripper here (line 5)
-  HOLD = 3  # stay: no finite prediction, or an input that cannot be used
+  HOLD = 3  # stay: see the cause
+
+
+class Cause(enum.IntEnum):
+  """Why a policy holds. The first ones are found by the compiled decision."""
+
+  NONE = 0  # it does not hold
+  NOT_FINITE = 1  # a score of the network is NaN or infinite
+  NOTHING_ALLOWED = 2  # the limits leave no motion
+  MAY_NOT_CLOSE = 3  # the last step, but the gripper is where it may not close
+  UNSAFE = 4  # the command would end outside the limits
+  NO_TIME = 5  # the deadline left no time for an iteration
+  BAD_INPUT = 6  # pose, table height or workspace are not finite, or leave no room
+  BLACK_FRAME = 7  # an image of one colour
+  FROZEN_FRAME = 8  # the camera sends the same image again and again
+  OLD_FRAME = 9  # the image was taken too long ago
+  STALE = 10  # the watchdog: no fresh decision has come
+  NO_ANSWER = 11  # a server could not be reached, or was busy, or said no
+  FAILED = 12  # an error while deciding
+
+
+_WORDS: Mapping[Cause, str] = {
+  Cause.NOT_FINITE: "a score of the network is not finite",
+  Cause.NOTHING_ALLOWED: "the workspace and the constraints leave no motion",
+  Cause.MAY_NOT_CLOSE: "the last step would close where the gripper may not",
+  Cause.UNSAFE: "the command would end outside the limits",
+  Cause.NO_TIME: "the deadline left no time for one iteration",
+}
 
 
 class Observation(Protocol):
-  """What a policy sees before step t. Poses are in the robot base frame, m and rad."""
+  """What a policy sees before step t. Poses are in the robot base frame, m and rad.
+
+  It may have two fields more: `workspace`, (low [4], high [4]), which narrows that of
+  the policy, and `age`, seconds since `image` was taken.
+  """
 
   @property
   def pregrasp_image(self) -> np.ndarray:
@@ -62,19 +109,33 @@ class Decision(NamedTuple):
     (sin, cos) of the change in yaw; robot base frame. No motion with CLOSE and HOLD.
   action: of Algorithm 1.
   reason: why, for people.
-  evidence: what the decision rests on:
+  evidence: what the decision rests on, N candidates of I iterations:
     candidates [N, 5] float32: commands that were scored, all ending at the table;
     probabilities [N] float32: of success, one a candidate;
+    means [I, 3], covariances [I, 3, 3] float32: of the Gaussians that they come from;
     best [5] float32: the candidate with the highest;
     p_best, p_null, ratio: its probability, that of closing here, and their quotient;
     action: name of the action, in lower case.
-    With HOLD it may hold the action alone.
+    HOLD has the probabilities if they were found and are finite, else the action alone.
+  confidence: predicted probability that what is sent ends in a success: of closing
+    here with CLOSE, of the best motion with MOVE and RAISE, 0 with HOLD.
+  cause: of HOLD, or NONE.
+  iterations: of the search, made before the answer.
+  complete: whether these are all that the policy was made for.
+  seconds: that the decision took, where the policy has a clock, else 0.
+  on_time: whether a deadline, if there was one, was kept.
   """
 
   command: np.ndarray
   action: Action
   reason: str
   evidence: dict[str, Any]
+  confidence: float = 0.0
+  cause: Cause = Cause.NONE
+  iterations: int = 0
+  complete: bool = True
+  seconds: float = 0.0
+  on_time: bool = True
 
   @property
   def close(self) -> bool:
@@ -86,10 +147,13 @@ class ObservationError(ValueError):
   """An observation of the wrong shape or type: a mistake in the program."""
 
 
-def hold(reason: str) -> Decision:
+def hold(
+  reason: str, cause: Cause = Cause.BAD_INPUT, evidence: Mapping[str, Any] | None = None
+) -> Decision:
   """Returns the decision to stay."""
   command = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
-  return Decision(command, Action.HOLD, reason, {"action": "hold"})
+  told = {**(evidence or {}), "action": "hold"}
+  return Decision(command, Action.HOLD, reason, told, cause=cause, complete=False)
 
 
 def check_observation(observation: Observation, frame_size: int) -> None:
@@ -116,16 +180,19 @@ def answer(
   *,
   frame_size: int,
   bounds: Limits | None,
+  constraints: Constraints | None = None,
 ) -> Decision:
   """Checks an observation, decides on it by `call`, and puts the answer into words.
 
   Args:
-    call: what `servo.make_array_fn` made, without its first argument.
+    call: what `servo.make_array_fns` made, without the weights: `INPUTS` in,
+      `ServoDecision` as a dict out.
     observation: of this step.
     key: [2] uint32, raw key data; consumed.
     frame_size: F that the policy was made for.
     bounds: poses that this policy may send the gripper to. An observation may narrow
       them by a `workspace` of its own, and must bring one if this is None.
+    constraints: a person's own limits.
 
   Raises:
     ObservationError: for images or a pose of another shape or type, or no workspace.
@@ -139,8 +206,8 @@ def answer(
   ):
     if not np.all(np.isfinite(value)):
       return hold(f"the {name} is not finite")
-  if np.any(low > high):
-    return hold("the workspace is empty")
+  if not (np.all(low < high)):
+    return hold("the workspace is empty: a low end is not below its high end")
   if not low[2] - _TABLE_SLACK <= observation.table_height <= high[2] + _TABLE_SLACK:
     return hold("the table height is outside the workspace")
   is_last = bool(observation.step >= observation.num_steps)
@@ -148,13 +215,14 @@ def answer(
     np.asarray(observation.pregrasp_image),
     np.asarray(observation.image),
     np.asarray(observation.pose, np.float32),
-    np.float32(observation.table_height),
+    np.asarray(observation.table_height, np.float32),
     low,
     high,
-    np.bool_(is_last),
+    np.asarray(is_last),
     np.asarray(key, np.uint32),
+    *(constraints or Constraints()).arrays().values(),
   )
-  return _in_words({name: np.asarray(a) for name, a in arrays.items()}, is_last)
+  return in_words({name: np.asarray(a) for name, a in arrays.items()}, is_last)
 
 
 def _workspace(observation: Observation, bounds: Limits | None) -> Limits:
@@ -169,27 +237,59 @@ def _workspace(observation: Observation, bounds: Limits | None) -> Limits:
   return low, high
 
 
-def _in_words(arrays: Mapping[str, np.ndarray], is_last: bool) -> Decision:
-  action = Action(int(arrays["action"]))
+def in_words(arrays: Mapping[str, np.ndarray], is_last: bool) -> Decision:
+  """Returns the decision that a compiled function made.
+
+  Nothing that is not finite gets past here, whatever the function gave.
+  """
+  action, cause = Action(int(arrays["action"])), Cause(int(arrays["cause"]))
+  planned, size = arrays["means"].shape[0], arrays["samples"].shape[0]
+  done = int(arrays["iterations"])
+  count = done * (size // planned)
   p_null, p_best = float(arrays["p_null"]), float(arrays["p_best"])
-  if action == Action.HOLD:
-    return hold("the network's prediction is not finite")
-  if action == Action.CLOSE and is_last:
-    reason = "the last step closes"
-  else:
-    consequence = {
-      Action.CLOSE: "about as good as any motion",
-      Action.RAISE: "far from the best motion, so raise on the way",
-      Action.MOVE: "worse than the best motion",
-    }[action]
-    reason = f"closing here has p = {p_null:.2f} of {p_best:.2f}: {consequence}"
-  evidence = {
-    "candidates": arrays["samples"],
-    "probabilities": arrays["probabilities"],
+  evidence: dict[str, Any] = {
+    "candidates": arrays["samples"][:count],
+    "probabilities": arrays["probabilities"][:count],
+    "means": arrays["means"][:done],
+    "covariances": arrays["covariances"][:done],
     "best": arrays["best"],
     "p_null": p_null,
     "p_best": p_best,
     "ratio": float(arrays["ratio"]),
     "action": action.name.lower(),
   }
-  return Decision(arrays["command"], action, reason, evidence)
+  finite = all(
+    np.all(np.isfinite(value))
+    for value in evidence.values()
+    if not isinstance(value, str)
+  )
+  if not (finite and np.all(np.isfinite(arrays["command"]))):
+    action, cause = Action.HOLD, cause or Cause.NOT_FINITE
+  if action == Action.HOLD:
+    known = evidence if finite and done else None
+    return hold(_WORDS[cause], cause, known)._replace(iterations=done)
+  reason = _reason(action, p_null, p_best, is_last)
+  if done < planned:
+    reason += f" (the best of {done} of {planned} iterations: the deadline came)"
+  return Decision(
+    arrays["command"],
+    action,
+    reason,
+    evidence,
+    confidence=p_null if action == Action.CLOSE else p_best,
+    iterations=done,
+    complete=done == planned,
+  )
+
+
+def _reason(action: Action, p_null: float, p_best: float, is_last: bool) -> str:
+  if action == Action.CLOSE and is_last:
+    return "the last step closes"
+  consequence = {
+    Action.CLOSE: "about as good as any motion",
+    Action.RAISE: "far from the best motion, so raise on the way",
+    Action.MOVE: "worse than the best motion",
+  }[action]
+  if action == Action.MOVE and p_null > p_best:
+    consequence = "better, but the gripper may not close here"
+  return f"closing here has p = {p_null:.2f} of {p_best:.2f}: {consequence}"

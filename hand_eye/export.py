@@ -1,17 +1,14 @@
 """Writes a trained policy into one file, that `runtime.load_policy` runs.
 
-The file is self-contained: weights, the compiled-anywhere decision function, limits,
-and an input with its answer. `runtime` says what is in it.
+The file is self-contained: weights, the decision functions for any device, limits, and
+an input with its answer. `policy_file` says what is in it.
 """
 
 import contextlib
 import dataclasses
-import hashlib
-import io
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +16,16 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from hand_eye import checkpoint, commands, network, runtime, servo
+from hand_eye import (
+  checkpoint,
+  commands,
+  decision,
+  network,
+  policy_file,
+  runtime,
+  servo,
+)
+from hand_eye.constraints import Constraints
 from hand_eye.runtime import LoadedPolicy, PolicyFileError, load_policy, read_manifest
 
 __all__ = [
@@ -31,8 +37,8 @@ __all__ = [
 ]
 
 EXPIRY = (
-  "decision.bin is promised readable by releases of JAX up to six months newer than the"
-  " one that wrote it. After that, export again from the checkpoint."
+  "The functions in this file are promised readable by releases of JAX up to six months"
+  " newer than the one that wrote it. After that, export again from the checkpoint."
 )
 
 
@@ -42,6 +48,7 @@ def write_policy(
   config: servo.ServoConfig | None = None,
   *,
   workspace: commands.Workspace | None = None,
+  constraints: Constraints | None = None,
   platforms: tuple[str, ...] = runtime.PLATFORMS,
   about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +60,7 @@ def write_policy(
     config: thresholds and sizes of the search.
     workspace: poses that this policy may ever send the gripper to. If absent, each
       observation must bring its own.
+    constraints: a person's own limits, that hold wherever the file is used.
     platforms: devices to export for, of cpu, cuda and tpu.
     about: JSON-able words on where the weights come from, kept in the manifest.
 
@@ -64,29 +72,30 @@ def write_policy(
     ValueError: for a workspace that is empty or not finite.
   """
   config = config or servo.ServoConfig()
+  constraints = constraints or Constraints()
   path = pathlib.Path(path)
   limits = _limits(workspace)
-  predictor = network.build_predictor(weights.config)
-  array_fn = jax.jit(servo.make_array_fn(predictor, config))
+  functions = servo.make_array_fns(
+    network.build_predictor(weights.config),
+    config,
+    workspace=workspace,
+    constraints=constraints,
+  )
   tree = {"params": weights.params, "batch_stats": weights.batch_stats}
-  inputs = _golden_inputs(weights.config)
-  arguments = [inputs[name] for name in runtime.INPUTS]
-
-  with _no_source_locations():
-    exported = jax_export.export(array_fn, platforms=platforms)(tree, *arguments)
-  answer = jax.device_get(array_fn(tree, *arguments))
+  inputs = _golden_inputs(weights.config, limits)
+  members = {"weights.npz": policy_file.npz(policy_file.flatten(tree))}
+  for name, blob in _export(functions, tree, list(inputs.values()), platforms).items():
+    members[f"{name}.bin"] = blob
+  answer = jax.device_get(jax.jit(functions.whole)(tree, *inputs.values()))
   golden = {f"input/{name}": value for name, value in inputs.items()}
   golden |= {f"output/{name}": np.asarray(value) for name, value in answer.items()}
-  members = {
-    "weights.npz": _npz(runtime.flatten(tree)),
-    "decision.bin": bytes(exported.serialize()),
-    "golden.npz": _npz(golden),
-  }
+  members["golden.npz"] = policy_file.npz(golden)
   manifest = {
-    "format": runtime.FORMAT,
+    "format": policy_file.FORMAT,
     "network": dataclasses.asdict(weights.config),
     "servo": dataclasses.asdict(config),
     "workspace": limits,
+    "constraints": dataclasses.asdict(constraints),
     "platforms": list(platforms),
     "inputs": {
       name: [str(value.dtype), list(value.shape)] for name, value in inputs.items()
@@ -95,12 +104,11 @@ def write_policy(
     "about": dict(about or {}),
     "software": checkpoint.software_versions(),
     "expiry": EXPIRY,
-    "sha256": {
-      name: hashlib.sha256(data).hexdigest() for name, data in members.items()
-    },
   }
+  # By way of JSON, so that the checksum is of what will be read.
+  manifest = policy_file.seal(json.loads(json.dumps(manifest)), members)
   text = json.dumps(manifest, indent=2).encode()
-  data = _zip({"manifest.json": text, **members})
+  data = policy_file.archive({"manifest.json": text, **members})
 
   unfinished = path.with_name(f"{path.name}.tmp-{os.getpid()}")
   try:
@@ -114,6 +122,31 @@ def write_policy(
     with contextlib.suppress(OSError):
       unfinished.unlink()
   return manifest
+
+
+def _export(
+  functions: servo.ArrayFns,
+  tree: Mapping[str, Any],
+  inputs: list[np.ndarray],
+  platforms: tuple[str, ...],
+) -> dict[str, bytes]:
+  """The functions by name, as bytes for all platforms."""
+  state = jax.eval_shape(functions.begin, tree, *inputs)
+  arguments = {
+    "whole": (tree, *inputs),
+    "begin": (tree, *inputs),
+    "iterate": (tree, state, *inputs),
+    "finish": (state, *inputs),
+  }
+  with _no_source_locations():
+    return {
+      name: bytes(
+        jax_export.export(jax.jit(getattr(functions, name)), platforms=platforms)(
+          *arguments[name]
+        ).serialize()
+      )
+      for name in policy_file.FUNCTIONS
+    }
 
 
 @contextlib.contextmanager
@@ -133,43 +166,31 @@ def _limits(workspace: commands.Workspace | None) -> dict[str, list[float]] | No
   low, high = (
     np.asarray(end, np.float32).tolist() for end in (workspace.low, workspace.high)
   )
-  if not all(a < b and np.isfinite(b - a) for a, b in zip(low, high, strict=True)):
-    raise ValueError(
-      f"the workspace from {low} to {high} is empty or not finite: each low must be"
-      " below its high."
-    )
+  problem = policy_file.workspace_problem(low, high)
+  if problem:
+    raise ValueError(problem)
   return {"low": low, "high": high}
 
 
-def _golden_inputs(config: network.NetworkConfig) -> dict[str, np.ndarray]:
-  """An input of noise, in a workspace of its own."""
+def _golden_inputs(
+  config: network.NetworkConfig, limits: dict[str, list[float]] | None
+) -> dict[str, np.ndarray]:
+  """Images of noise, in the middle of the workspace; by name as `decision.INPUTS`."""
   rng = np.random.default_rng(0)
   shape = (config.frame_size, config.frame_size, 3)
-  return {
+  low = np.array([0.3, -0.2, 0.0, -np.pi], np.float32)
+  high = np.array([0.7, 0.2, 0.3, np.pi], np.float32)
+  if limits is not None:
+    low, high = (np.array(limits[end], np.float32) for end in ("low", "high"))
+  inputs = {
     "pregrasp_image": rng.integers(0, 256, shape, dtype=np.uint8),
     "image": rng.integers(0, 256, shape, dtype=np.uint8),
-    "pose": np.array([0.5, 0.0, 0.1, 0.0], np.float32),
-    "table_height": np.asarray(0.0, np.float32),
-    "low": np.array([0.3, -0.2, 0.0, -np.pi], np.float32),
-    "high": np.array([0.7, 0.2, 0.3, np.pi], np.float32),
+    "pose": (low + high) / 2,
+    "table_height": low[2],
+    "low": low,
+    "high": high,
     "is_last": np.asarray(False),
     "key": np.array([0, 1], np.uint32),
+    **Constraints().arrays(),
   }
-
-
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """Like `np.savez`, but the same bytes for the same arrays: no times in it."""
-  members = {}
-  for name, array in arrays.items():
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.asanyarray(array), allow_pickle=False)
-    members[f"{name}.npy"] = buffer.getvalue()
-  return _zip(members)
-
-
-def _zip(members: Mapping[str, bytes]) -> bytes:
-  buffer = io.BytesIO()
-  with zipfile.ZipFile(buffer, "w") as archive:
-    for name, data in members.items():
-      archive.writestr(zipfile.ZipInfo(name), data)
-  return buffer.getvalue()
+  return {name: np.asarray(inputs[name]) for name in decision.INPUTS}

@@ -103,6 +103,22 @@ def _calibration_error(positives: np.ndarray, negatives: np.ndarray) -> float:
   return float(np.abs(gap).sum() / count.sum())
 
 
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+  """Returns the expected calibration error, over equal bins of probability.
+
+  Args:
+    labels: [N] bool or {0, 1}.
+    probabilities: [N] in [0, 1].
+  """
+  labels = np.asarray(labels, np.float64)
+  probabilities = np.asarray(probabilities, np.float64)
+  if not len(labels):
+    return float("nan")
+  bins = (probabilities * CALIBRATION_BINS).astype(int).clip(max=CALIBRATION_BINS - 1)
+  gap = np.bincount(bins, weights=probabilities - labels)
+  return float(np.abs(gap).sum() / len(labels))
+
+
 class Auc(NamedTuple):
   """An area under the ROC curve and its interval.
 

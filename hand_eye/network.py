@@ -36,6 +36,8 @@ _INITIALIZERS: Mapping[str, Callable[..., Any]] = {
 
 _DTYPES = ("float32", "bfloat16")
 
+STEM_FORMS = ("direct", "space_to_depth")
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
@@ -69,6 +71,9 @@ class NetworkConfig:
     batch_norm_epsilon: added to the variance.
     dtype: of the computation, `float32` or `bfloat16`. Parameters, batch statistics and
       logits are float32 with both.
+    stem_form: how the stem's convolution is computed, `direct` or `space_to_depth`.
+      Both are the same function of the same parameters, but for rounding; see
+      `space_to_depth_conv`.
   """
 
   name: str = "levine2016"
@@ -92,6 +97,7 @@ class NetworkConfig:
   batch_norm_momentum: float = 0.9
   batch_norm_epsilon: float = 1e-3
   dtype: str = "float32"
+  stem_form: str = "direct"
 
   def __post_init__(self):
     # A configuration read from JSON brings a list, which would not hash.
@@ -101,7 +107,11 @@ class NetworkConfig:
         f"crop_size {self.crop_size} is larger than frame_size {self.frame_size}: a"
         " crop is cut from a frame."
       )
-    for name, known in (("initializer", tuple(_INITIALIZERS)), ("dtype", _DTYPES)):
+    for name, known in (
+      ("initializer", tuple(_INITIALIZERS)),
+      ("dtype", _DTYPES),
+      ("stem_form", STEM_FORMS),
+    ):
       value = getattr(self, name)
       if value not in known:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}.")
@@ -110,6 +120,11 @@ class NetworkConfig:
       least = 0 if field.name.endswith("_convs") else 1
       if field.type is int and not (isinstance(value, int) and value >= least):
         raise ValueError(f"{field.name} is {value!r}, expected an integer >= {least}.")
+    if self.stem_form == "space_to_depth" and self.crop_size % self.stem_stride:
+      raise ValueError(
+        f"stem_form is 'space_to_depth', but crop_size {self.crop_size} is no multiple"
+        f" of stem_stride {self.stem_stride}; choose another size, or 'direct'."
+      )
     if not self.command_scale > 0:
       raise ValueError(f"command_scale is {self.command_scale!r}, expected > 0 (m).")
 
@@ -232,7 +247,9 @@ class GraspNetwork(nn.Module):
     dtype = jnp.dtype(c.dtype)
     kernel_init = _INITIALIZERS[c.initializer]
     block = functools.partial(_ConvBlock, config=c)
-    self.stem_block = block(kernel=c.stem_kernel, stride=c.stem_stride)
+    self.stem_block = block(
+      kernel=c.stem_kernel, stride=c.stem_stride, form=c.stem_form
+    )
     self.image_blocks = [block(kernel=c.image_kernel) for _ in range(c.image_convs)]
     # Sees O(1) inputs and is added to O(1) activations, so it starts at their scale
     # whatever the initialiser of the rest.
@@ -300,21 +317,29 @@ class _ConvBlock(nn.Module):
   kernel: int
   stride: int = 1
   padding: str = "SAME"
+  form: str = "direct"
 
   @nn.compact
   def __call__(self, x: chex.Array, *, train: bool) -> chex.Array:
     c = self.config
     dtype = jnp.dtype(c.dtype)
-    x = nn.Conv(
-      c.channels,
-      kernel_size=(self.kernel, self.kernel),
-      strides=(self.stride, self.stride),
-      padding=self.padding,
-      use_bias=False,  # Batch norm would take it away again.
-      dtype=dtype,
-      kernel_init=_INITIALIZERS[c.initializer],
-      name="conv",
-    )(x)
+    kernel_init = _INITIALIZERS[c.initializer]
+    if self.form == "space_to_depth":
+      conv = _SpaceToDepthConv(
+        c.channels, self.kernel, self.stride, dtype, kernel_init, name="conv"
+      )
+    else:
+      conv = nn.Conv(
+        c.channels,
+        kernel_size=(self.kernel, self.kernel),
+        strides=(self.stride, self.stride),
+        padding=self.padding,
+        use_bias=False,  # Batch norm would take it away again.
+        dtype=dtype,
+        kernel_init=kernel_init,
+        name="conv",
+      )
+    x = conv(x)
     # Under jit, with the batch split over a mesh, the mean is the global batch's.
     x = nn.BatchNorm(
       use_running_average=not train,
@@ -324,6 +349,67 @@ class _ConvBlock(nn.Module):
       name="batch_norm",
     )(x)
     return nn.relu(x)
+
+
+class _SpaceToDepthConv(nn.Module):
+  """`nn.Conv` with SAME padding and no bias, computed by `space_to_depth_conv`.
+
+  Its parameter has the name, the shape and the first values of `nn.Conv`'s.
+  """
+
+  channels: int
+  kernel: int
+  stride: int
+  dtype: Any
+  kernel_init: Callable[..., Any]
+
+  @nn.compact
+  def __call__(self, x: chex.Array) -> chex.Array:
+    shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+    return space_to_depth_conv(
+      x.astype(self.dtype), kernel.astype(self.dtype), self.stride
+    )
+
+
+def space_to_depth_conv(x: chex.Array, kernel: chex.Array, stride: int) -> chex.Array:
+  """The strided convolution of x [B, H, W, D] with kernel [k, k, D, C], SAME padding.
+
+  Blocks of stride x stride pixels become channels of one pixel, and the kernel, with
+  zeros where it does not fill its blocks, is cut in the same way: what was 6 x 6 with
+  stride 2 on six channels is 3 x 3 with stride 1 on 24. Six channels leave most of a
+  matrix unit idle, 24 four times less of it.
+
+  Returns:
+    [B, H / stride, W / stride, C].
+
+  Raises:
+    ValueError: if H or W is no multiple of the stride.
+  """
+  batch, height, width, depth = x.shape
+  size = kernel.shape[0]
+  if height % stride or width % stride:
+    raise ValueError(f"{height} x {width} is no multiple of the stride, {stride}.")
+  rows, columns = height // stride, width // stride
+  x = x.reshape(batch, rows, stride, columns, stride, depth)
+  x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+  # SAME pads `low` pixels in front; the kernel's first block begins at or before them.
+  low = max(0, size - stride) // 2
+  front = -low % stride
+  blocks = -(-(front + size) // stride)
+  around = (front, blocks * stride - front - size)
+  kernel = jnp.pad(kernel, (around, around, (0, 0), (0, 0)))
+  kernel = kernel.reshape(blocks, stride, blocks, stride, depth, -1)
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(blocks, blocks, x.shape[-1], -1)
+  before = (low + front) // stride
+  padding = (before, blocks - 1 - before)
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(1, 1),
+    padding=(padding, padding),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
 
 
 def max_pool(x: chex.Array, window: int) -> chex.Array:
@@ -347,3 +433,18 @@ def max_pool(x: chex.Array, window: int) -> chex.Array:
 def num_parameters(params: ArrayTree) -> int:
   """Number of scalars in a tree of arrays."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def receptive_field(config: NetworkConfig) -> int:
+  """Side of the square of pixels that one place of the features depends on."""
+  side, step = 1, 1
+  layers = [
+    (config.stem_kernel, config.stem_stride),
+    (config.stem_pool, config.stem_pool),
+    *[(config.image_kernel, 1)] * config.image_convs,
+    (config.image_pool, config.image_pool),
+  ]
+  for window, stride in layers:
+    side += (window - 1) * step
+    step *= stride
+  return side

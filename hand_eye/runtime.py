@@ -1,133 +1,224 @@
 """Loads an exported policy. Needs jax, NumPy and flatbuffers, and none of our training.
 
-A policy file is a zip archive, written by `export.write_policy`:
+  policy = runtime.load_policy("policy.hep")
+  decision = policy(observation, key, deadline=0.1)
 
-  manifest.json   format, network, servo, workspace, versions, checksums of the rest
-  weights.npz     parameters and batch statistics by path, float32
-  decision.bin    the decision function, from `jax.export`, for cpu, cuda and tpu
-  golden.npz      an input and the answer to it, checked when the file is loaded
+What a loaded policy promises:
 
-`decision.bin` is promised readable by later releases of JAX for six months; then export
-again from the checkpoint. Nothing in the file is pickled. It is no safety-rated
-function: the controller keeps its own limits.
+- It was compiled, warmed and tested when it was loaded; shapes are static, and nothing
+  is compiled later: that would be a `RecompilationError`.
+- Images of another shape or type are an `ObservationError`. Black, frozen and old
+  frames, and poses or limits that are not finite, are answered by HOLD.
+- A score or command that is not finite never leaves: HOLD, with a reason, counted.
+- Length, turn and end of a motion are bounded inside the compiled functions, whatever
+  the network says.
+- Told a deadline, it makes the iterations that fit before it, and says how many.
+- A decision says what is to be sent, why, and with what confidence.
+
+It is NOT a safety-rated function. Deadlines are kept as well as an operating system
+keeps time; the controller keeps its own limits, and its own watchdog (`watchdog`).
 """
 
+import copy
 import functools
-import hashlib
-import io
-import json
 import pathlib
-import zipfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax import export as jax_export
 
-from hand_eye import decision
+from hand_eye import decision, policy_file, watchdog
+from hand_eye.constraints import Constraints
+from hand_eye.decision import Cause
+from hand_eye.policy_file import FORMAT, PLATFORMS, PolicyFileError
+from hand_eye.program import Clock, NoTimeError, Program, RecompilationError
 
-FORMAT = 1
-PLATFORMS = ("cpu", "cuda", "tpu")
-
-# Of the decision function after the weights, in this order.
-INPUTS = (
-  "pregrasp_image",
-  "image",
-  "pose",
-  "table_height",
-  "low",
-  "high",
-  "is_last",
-  "key",
-)
+__all__ = [
+  "FORMAT",
+  "PLATFORMS",
+  "LoadedPolicy",
+  "PolicyFileError",
+  "RecompilationError",
+  "load_policy",
+  "read_manifest",
+]
 
 # Devices round differently. What the network says of the same commands agrees to this;
 # later iterations of CEM may then go other ways, so they are not compared.
 GOLDEN_TOLERANCE = 5e-3
 
 
-class PolicyFileError(Exception):
-  """A policy file is missing, damaged, or not for this program or machine."""
-
-
 class LoadedPolicy:
   """An exported policy: `policy(observation, key) -> decision.Decision`.
 
-  Made by `load_policy`, compiled and tested.
+  Made by `load_policy`, compiled and tested. One object is for one robot, whose frames
+  it compares; `for_robot` makes more that share all that is large.
 
   Attributes:
     manifest: what the file says about itself.
+    frame_size: of the images that it wants, pixels.
+    tally: counts decisions, and those that held by their cause.
   """
 
   def __init__(
-    self, manifest: dict[str, Any], weights: Mapping[str, Any], function: Any
+    self,
+    manifest: dict[str, Any],
+    program: Program,
+    make_checks: Callable[[], watchdog.FrameChecks],
+    constraints: Constraints,
   ):
     self.manifest = manifest
-    self._call = functools.partial(jax.jit(function), jax.device_put(weights))
+    self.frame_size: int = manifest["network"]["frame_size"]
+    self.tally = watchdog.Tally()
+    self._program, self._constraints = program, constraints
+    self._make_checks, self._checks = make_checks, make_checks()
     limits = manifest["workspace"]
     self._bounds = None
     if limits is not None:
       low, high = (np.asarray(limits[end], np.float32) for end in ("low", "high"))
       self._bounds = (low, high)
 
+  def for_robot(self) -> "LoadedPolicy":
+    """Returns the same policy for another robot: frames and counts of its own."""
+    other = copy.copy(self)
+    other.tally, other._checks = watchdog.Tally(), self._make_checks()
+    return other
+
+  @property
+  def needs(self) -> float:
+    """Seconds that a decision with a single iteration is expected to take."""
+    return self._program.expected("begin", "iterate", "finish")
+
   def __call__(
-    self, observation: decision.Observation, key: np.ndarray
+    self,
+    observation: decision.Observation,
+    key: np.ndarray,
+    deadline: float | None = None,
   ) -> decision.Decision:
-    """Makes one decision, see `decision.answer`."""
-    return decision.answer(
-      self._call,
-      observation,
-      key,
-      frame_size=self.manifest["network"]["frame_size"],
-      bounds=self._bounds,
+    """Makes one decision, see `decision.answer`.
+
+    Args:
+      observation: of this step.
+      key: [2] uint32, raw key data; consumed.
+      deadline: seconds from now, by which the answer is wanted. The policy makes the
+        iterations that it expects to end before it, and HOLDs if that is none.
+
+    Raises:
+      ObservationError: for images or a pose of another shape or type, or no workspace.
+      RecompilationError: the policy was loaded without deadlines and is given one.
+    """
+    clock = self._program.clock
+    start = clock()
+    made = self._decide(
+      observation, key, None if deadline is None else start + deadline
     )
+    seconds = clock() - start
+    made = made._replace(seconds=seconds)
+    if deadline is not None and not seconds <= deadline:
+      made = made._replace(on_time=False)
+      reason = f"{made.reason} ({1e3 * (seconds - deadline):.1f} ms late)"
+      made = made._replace(reason=reason)
+    self.tally.add(made)
+    return made
 
-  def self_test(self, golden: Mapping[str, np.ndarray]) -> float:
-    """Returns how far the golden input's probabilities are from the golden answer."""
-    made = self._call(*(golden[f"input/{name}"] for name in INPUTS))
-    count = self.manifest["servo"]["num_samples"]  # The first iteration.
-    gaps = [
-      np.abs(np.asarray(made[name]) - golden[f"output/{name}"]).reshape(-1)[:count]
-      for name in ("p_null", "probabilities")
-    ]
-    return float(np.max(np.concatenate(gaps)))
+  def _decide(
+    self, observation: decision.Observation, key: np.ndarray, end: float | None
+  ) -> decision.Decision:
+    decision.check_observation(observation, self.frame_size)
+    problem = self._checks.problem(observation)
+    if problem is not None:
+      return decision.hold(problem[1], problem[0])
+    call = self._program.whole
+    if end is not None:
+      call = functools.partial(self._program.until, end)
+    try:
+      return decision.answer(
+        call,
+        observation,
+        key,
+        frame_size=self.frame_size,
+        bounds=self._bounds,
+        constraints=self._constraints,
+      )
+    except NoTimeError as error:
+      return decision.hold(str(error), Cause.NO_TIME)
+    except jax.errors.JaxRuntimeError as error:
+      line = policy_file.first_line(error)
+      return decision.hold(f"the device failed: {line}", Cause.FAILED)
 
 
-def load_policy(path: str | pathlib.Path) -> LoadedPolicy:
-  """Reads a policy file, compiles it for the default device and tests it.
+def load_policy(
+  path: str | pathlib.Path,
+  *,
+  constraints: Constraints | None = None,
+  deadlines: bool = True,
+  max_age: float = watchdog.MAX_AGE,
+  most_identical: int = watchdog.MOST_IDENTICAL,
+  clock: Clock = time.perf_counter,
+) -> LoadedPolicy:
+  """Reads a policy file, compiles it for the default device, warms and tests it.
+
+  Args:
+    path: of the file.
+    constraints: a person's own limits, beside those that are in the file.
+    deadlines: also compile what decisions with a deadline need.
+    max_age, most_identical: see `watchdog.FrameChecks`.
+    clock: seconds that only grow.
 
   Raises:
     PolicyFileError: if it is missing, damaged, of another format, not for this device,
       or gives another answer than when it was written.
   """
   path = pathlib.Path(path)
-  members = _read_members(path)
-  manifest = _read_manifest(path, members)
+  manifest, members = policy_file.read(path)
   backend = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
   if backend not in manifest["platforms"]:
     raise PolicyFileError(
       f"{path} is for {', '.join(manifest['platforms'])}, and JAX runs on {backend}"
       " here. Set JAX_PLATFORMS, or export it for this device."
     )
+  names = policy_file.FUNCTIONS if deadlines else policy_file.FUNCTIONS[:1]
   try:
-    weights = unflatten(_read_arrays(members["weights.npz"]))
-    golden = _read_arrays(members["golden.npz"])
-    exported = jax_export.deserialize(bytearray(members["decision.bin"]))
-    policy = LoadedPolicy(manifest, weights, exported.call)
-    gap = policy.self_test(golden)
+    weights = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
+    golden = policy_file.read_arrays(members["golden.npz"])
+    example = [golden[f"input/{name}"] for name in decision.INPUTS]
+    program = Program(
+      {
+        name: jax_export.deserialize(bytearray(members[f"{name}.bin"])).call
+        for name in names
+      },
+      weights,
+      example,
+      manifest["servo"]["num_iterations"],
+      clock,
+    )
+    answers = [program.whole(*example)]
+    if deadlines:
+      answers.append(program.until(np.inf, *example))
+    count = manifest["servo"]["num_samples"]
+    # NumPy's, for which NaN is the largest.
+    gap = np.max([_golden_gap(made, golden, count) for made in answers])
   except Exception as error:  # Whatever the libraries below make of such a file.
     raise PolicyFileError(
-      f"{path} cannot be run by jax {jax.__version__} ({_first_line(error)}); it was"
-      f" written with {manifest['software'].get('jax', 'an unknown version')}. Export"
-      " it again from its checkpoint."
+      f"{path} cannot be run by jax {jax.__version__}"
+      f" ({policy_file.first_line(error)}); it was written with"
+      f" {manifest['software'].get('jax', 'an unknown version')}. Export it again from"
+      " its checkpoint."
     ) from error
   if not gap <= GOLDEN_TOLERANCE:
     raise PolicyFileError(
       f"{path} fails its self-test: probabilities are {gap:.2g} off the golden answer,"
       f" expected at most {GOLDEN_TOLERANCE:g}. Do not use it on this device."
     )
-  return policy
+  return LoadedPolicy(
+    manifest,
+    program,
+    functools.partial(watchdog.FrameChecks, max_age, most_identical),
+    constraints or Constraints(),
+  )
 
 
 def read_manifest(path: str | pathlib.Path) -> dict[str, Any]:
@@ -136,77 +227,15 @@ def read_manifest(path: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     PolicyFileError: if it is missing, damaged or of another format.
   """
-  path = pathlib.Path(path)
-  return _read_manifest(path, _read_members(path))
+  return policy_file.read(pathlib.Path(path))[0]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-  """Returns the arrays of nested dicts by their path, names joined by slashes."""
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat.update(flatten(value, f"{prefix}{name}/"))
-    else:
-      flat[f"{prefix}{name}"] = np.asarray(value)
-  return flat
-
-
-def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Undoes `flatten`."""
-  tree: dict[str, Any] = {}
-  for path, value in flat.items():
-    *parents, name = path.split("/")
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[name] = value
-  return tree
-
-
-def _read_members(path: pathlib.Path) -> dict[str, bytes]:
-  try:
-    with zipfile.ZipFile(path) as archive:
-      return {name: archive.read(name) for name in archive.namelist()}
-  except FileNotFoundError:
-    raise PolicyFileError(
-      f"no policy file at {path}: export one, or correct the path."
-    ) from None
-  except OSError as error:
-    raise PolicyFileError(f"cannot read {path}: {error.strerror or error}.") from error
-  except Exception as error:  # zipfile and zlib have many words for damaged.
-    raise PolicyFileError(
-      f"{path} is damaged or no policy file ({_first_line(error)}): copy it again."
-    ) from error
-
-
-def _read_manifest(path: pathlib.Path, members: Mapping[str, bytes]) -> dict[str, Any]:
-  try:
-    manifest = json.loads(members["manifest.json"])
-    found, checksums = manifest["format"], manifest.get("sha256")
-  except (KeyError, TypeError, ValueError) as error:
-    raise PolicyFileError(
-      f"{path} is damaged or no policy file: it has no manifest."
-    ) from error
-  if found != FORMAT:
-    raise PolicyFileError(
-      f"{path} has format {found!r}, this program reads {FORMAT}: export the policy"
-      " again with this version, or use the version that wrote it."
-    )
-  if not isinstance(checksums, dict):
-    raise PolicyFileError(f"{path} is damaged: its manifest has no checksums.")
-  for name, checksum in checksums.items():
-    if hashlib.sha256(members.get(name, b"")).hexdigest() != checksum:
-      raise PolicyFileError(
-        f"{path} is damaged: {name} does not match its checksum. Copy it again."
-      )
-  return manifest
-
-
-def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
-  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-    return dict(arrays)
-
-
-def _first_line(error: Exception) -> str:
-  lines = str(error).splitlines()
-  return lines[0] if lines else type(error).__name__
+def _golden_gap(
+  made: Mapping[str, Any], golden: Mapping[str, np.ndarray], count: int
+) -> float:
+  """How far probabilities of the first iteration are from the golden answer."""
+  gaps = [
+    np.abs(np.asarray(made[name]) - golden[f"output/{name}"]).reshape(-1)[:count]
+    for name in ("p_null", "probabilities")
+  ]
+  return float(np.max(np.concatenate(gaps)))

@@ -3,7 +3,8 @@
 A step is a value: `(state, batch) -> (state, metrics)`, compiled; the state is donated.
 The network and the optimizer are closed over. One device and many run the same code:
 the batch is split over the mesh, the state is copied to all of it, and as the step is
-one program on global arrays, so are its gradients and the batch norm's statistics.
+one program on global arrays, so are its gradients and, unless asked otherwise, the
+batch norm's statistics.
 """
 
 import dataclasses
@@ -19,6 +20,8 @@ import optax
 from hand_eye import losses, network
 
 DATA_AXIS = "data"
+
+BATCH_NORMS = ("global", "per_device")
 
 
 @chex.dataclass(frozen=True)
@@ -160,10 +163,12 @@ def shard_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
         f"a batch of {size} does not divide over {devices} devices: choose a multiple"
         f" of {devices}."
       )
-  return jax.tree.map(
-    lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)),
-    batch,
-  )
+  # Meant, so allowed under a guard; JAX takes it for an implicit one with many hosts.
+  with jax.transfer_guard_host_to_device("allow"):
+    return jax.tree.map(
+      lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)),
+      batch,
+    )
 
 
 def init_state(
@@ -191,12 +196,36 @@ def init_state(
   return jax.tree.map(jnp.copy, state)
 
 
+def start_from(
+  state: TrainState, params: chex.ArrayTree, batch_stats: chex.ArrayTree
+) -> TrainState:
+  """Returns a new state with these weights, averages included; the rest is kept.
+
+  Args:
+    state: of `init_state`, for a network of the same shapes.
+    params, batch_stats: arrays of NumPy or JAX.
+  """
+
+  def placed(old, new):
+    # A copy: placing may alias NumPy's memory, and the step donates its state.
+    return jnp.copy(jax.device_put(new, old.sharding))
+
+  return dataclasses.replace(
+    state,
+    params=jax.tree.map(placed, state.params, params),
+    batch_stats=jax.tree.map(placed, state.batch_stats, batch_stats),
+    ema_params=jax.tree.map(placed, state.ema_params, params),
+    ema_batch_stats=jax.tree.map(placed, state.ema_batch_stats, batch_stats),
+  )
+
+
 def make_train_step(
   predictor: network.Predictor,
   optimizer: optax.GradientTransformation,
   *,
   ema_decay: float = 0.999,
   mesh: jax.sharding.Mesh | None = None,
+  batch_norm: str = "global",
 ) -> Callable[[TrainState, Batch], tuple[TrainState, TrainMetrics]]:
   """Builds the compiled step of training.
 
@@ -206,23 +235,42 @@ def make_train_step(
     ema_decay: of the moving averages, once warm. Early steps average over less, see
       `_ema_decay`, so that a short run does not evaluate its initial weights.
     mesh: devices to train on; all of them if absent.
+    batch_norm: whose mean and variance normalise a batch: those of the `global` one,
+      so that the number of devices changes nothing, or those of its share
+      `per_device`, which saves a sum over all devices a layer; the running ones are
+      then the mean over devices.
 
   Returns:
     `(state, batch) -> (state, TrainMetrics)`. The state given is donated: use the new
     one. The batch may be host arrays on one host, or from `shard_batch`.
+
+  Raises:
+    ValueError: if `batch_norm` is none of `BATCH_NORMS`.
   """
   mesh = mesh or make_mesh()
+  check_batch_norm(batch_norm)
 
-  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, TrainMetrics]:
+  def differentiate(params, batch_stats, batch):
+    """Returns the gradient, and of the forward pass (loss, logits, batch_stats)."""
+
     def loss_fn(params):
-      logits, batch_stats = predictor.apply(
-        params, state.batch_stats, stack_images(batch), batch.command, train=True
+      logits, new_stats = predictor.apply(
+        params, batch_stats, stack_images(batch), batch.command, train=True
       )
       loss = jnp.mean(losses.cross_entropy(logits, batch.success))
-      return loss, (logits, batch_stats)
+      return loss, (logits, new_stats)
 
-    (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-      state.params
+    (loss, (logits, new_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+      params
+    )
+    return gradient, (loss, logits, new_stats)
+
+  if batch_norm == "per_device":
+    differentiate = _on_each_device(differentiate, mesh)
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, TrainMetrics]:
+    gradient, (loss, logits, batch_stats) = differentiate(
+      state.params, state.batch_stats, batch
     )
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -250,6 +298,33 @@ def make_train_step(
     donate_argnums=0,
     in_shardings=(_everywhere(mesh), _split(mesh)),
     out_shardings=_everywhere(mesh),
+  )
+
+
+def check_batch_norm(name: str) -> None:
+  """Raises ValueError unless this is one of `BATCH_NORMS`."""
+  if name not in BATCH_NORMS:
+    raise ValueError(f"batch_norm is {name!r}, expected one of {BATCH_NORMS}.")
+
+
+def _on_each_device(differentiate: Callable, mesh: jax.sharding.Mesh) -> Callable:
+  """Runs it on each device's share of the batch, and averages what it returns."""
+  everywhere, split = (
+    jax.sharding.PartitionSpec(),
+    jax.sharding.PartitionSpec(DATA_AXIS),
+  )
+
+  def local(params, batch_stats, batch):
+    gradient, (loss, logits, new_stats) = differentiate(params, batch_stats, batch)
+    mean = jax.lax.pmean((gradient, loss, new_stats), DATA_AXIS)
+    return mean[0], (mean[1], logits, mean[2])
+
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(everywhere, everywhere, split),
+    out_specs=(everywhere, (everywhere, split, everywhere)),
+    check_vma=False,  # Else the gradient of what is everywhere is summed for us.
   )
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from absl import logging
 
 from data_pipeline import plan as plan_lib
 from data_pipeline import records, source
@@ -37,8 +38,7 @@ _FILES_PER_CHUNK = 1000
 _FILE_MB = 100
 _VIDEO_MB = 200  # Named although there is no video.
 _EPISODES_AT_ONCE = 32
-# Attempts whose pixels enter the statistics of images, spread over the dataset.
-_SAMPLED_ATTEMPTS = 64
+_EVERY = 4  # Of so many pixels, down and across, one enters the statistics.
 
 _DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
@@ -70,7 +70,8 @@ def export(
   """Writes a dataset in LeRobot's layout; it appears under its name when it is whole.
 
   Args:
-    dataset: what to write, all of it.
+    dataset: what to write. Attempts that are broken, a single image too, are left out
+      and logged where it says so (`on_bad_record`).
     out: a folder that does not exist.
     fps: steps a second to be claimed.
     advance: told after each batch how many attempts it had.
@@ -79,7 +80,8 @@ def export(
     The folder.
 
   Raises:
-    DatasetError: the folder exists or cannot be written, or a record is broken.
+    DatasetError: the folder exists or cannot be written, a record is broken (names
+      file and record), or all are.
   """
   out = Path(out)
   if out.exists():
@@ -101,30 +103,49 @@ def export(
 def _write(
   dataset: source.Dataset, folder: Path, fps: int, advance: Callable[[int], None]
 ) -> None:
-  stats = {name: _Stats() for name in _NUMBERS}
+  stats = {name: _Stats() for name in (PREGRASP, IMAGE, *_NUMBERS)}
   files, episodes = _DataFiles(folder), _Episodes(folder)
-  num_frames = 0
+  num_episodes = num_frames = 0
   for begin in range(0, len(dataset), _EPISODES_AT_ONCE):
     attempts = range(begin, min(begin + _EPISODES_AT_ONCE, len(dataset)))
     tables, rows = [], []
-    for episode in attempts:
-      data = dataset[episode]
-      record = records.decode(data, images=False)
-      numbers = _numbers(record, episode, num_frames, fps)
-      tables.append(_table(numbers, records.jpegs(data)))
+    for attempt in attempts:
+      try:
+        record = dataset.decoded(attempt, images=True)
+      except plan_lib.DatasetError as error:
+        if dataset.on_bad_record == "fail":
+          raise
+        logging.warning("left out: %s", error)
+        continue
+      numbers = _numbers(record, num_episodes, num_frames, fps)
+      tables.append(_table(numbers, records.jpegs(dataset[attempt])))
       for name, values in numbers.items():
         stats[name].add(values)
+      stats[PREGRASP].add(_some_pixels(record["pregrasp_image"]))
+      stats[IMAGE].add(_some_pixels(record["images"]))
       rows.append(_episode_row(record, numbers, num_frames))
+      num_episodes += 1
       num_frames += len(record["poses"])
-    place = files.write(pa.concat_tables(tables))
-    episodes.write([row | place for row in rows])
+    if rows:
+      place = files.write(pa.concat_tables(tables))
+      episodes.write([row | place for row in rows])
     advance(len(attempts))
+  if not num_episodes:
+    raise plan_lib.DatasetError(
+      f"all of {len(dataset)} attempts are broken, expected at least one to export"
+    )
   files.close()
   episodes.close()
   _write_tasks(folder)
   all_stats = {name: one.result() for name, one in stats.items()}
-  _write_json(folder / "meta/stats.json", all_stats | _image_stats(dataset))
-  _write_json(folder / "meta/info.json", _info(dataset, num_frames, fps))
+  for name in (PREGRASP, IMAGE):
+    all_stats[name] = {
+      key: value if key == "count" else [[[channel]] for channel in value]
+      for key, value in all_stats[name].items()
+    }  # Of channels from 0 to 1, [3, 1, 1] as LeRobot has them.
+  _write_json(folder / "meta/stats.json", all_stats)
+  info = _info(dataset.frame_size, num_episodes, num_frames, fps)
+  _write_json(folder / "meta/info.json", info)
 
 
 def _numbers(
@@ -267,23 +288,9 @@ class _Stats:
     }
 
 
-def _image_stats(dataset: source.Dataset) -> dict[str, Any]:
-  """Statistics of the channels from 0 to 1, [3, 1, 1] as LeRobot has them."""
-  stats = {PREGRASP: _Stats(), IMAGE: _Stats()}
-  count = min(len(dataset), _SAMPLED_ATTEMPTS)
-  for index in np.linspace(0, len(dataset) - 1, count).astype(int):
-    pregrasp, *steps = records.jpegs(dataset[int(index)])
-    for name, jpegs in ((PREGRASP, [pregrasp]), (IMAGE, steps)):
-      for jpeg in jpegs:
-        pixels = records.from_jpeg(jpeg)[::4, ::4]
-        stats[name].add(pixels.reshape(-1, 3) / 255)
-  return {
-    name: {
-      key: value if key == "count" else [[[channel]] for channel in value]
-      for key, value in one.result().items()
-    }
-    for name, one in stats.items()
-  }
+def _some_pixels(images: np.ndarray) -> np.ndarray:
+  """Some pixels of images [..., H, W, 3], [N, 3] from 0 to 1."""
+  return images[..., ::_EVERY, ::_EVERY, :].reshape(-1, 3) / 255
 
 
 def _write_tasks(folder: Path) -> None:
@@ -301,8 +308,7 @@ def _write_tasks(folder: Path) -> None:
   pq.write_table(table, folder / "meta/tasks.parquet")
 
 
-def _info(dataset: source.Dataset, num_frames: int, fps: int) -> dict[str, Any]:
-  size = dataset.frame_size
+def _info(size: int, num_episodes: int, num_frames: int, fps: int) -> dict[str, Any]:
   image = {
     "dtype": "image",
     "shape": [size, size, 3],
@@ -319,14 +325,14 @@ def _info(dataset: source.Dataset, num_frames: int, fps: int) -> dict[str, Any]:
   return {
     "codebase_version": VERSION,
     "robot_type": "hand_eye",
-    "total_episodes": len(dataset),
+    "total_episodes": num_episodes,
     "total_frames": num_frames,
     "total_tasks": 1,
     "chunks_size": _FILES_PER_CHUNK,
     "data_files_size_in_mb": _FILE_MB,
     "video_files_size_in_mb": _VIDEO_MB,
     "fps": fps,
-    "splits": {"train": f"0:{len(dataset)}"},
+    "splits": {"train": f"0:{num_episodes}"},
     "data_path": _DATA_PATH,
     "video_path": None,
     "features": {PREGRASP: image, IMAGE: image, **numbers},

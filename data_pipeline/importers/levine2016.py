@@ -74,13 +74,17 @@ _LEAST_LEVEL = 0.5
 _UNIT_NORM_TOLERANCE = 0.01
 
 
+GRIPPER_STATUS = ("metres", "opening", "closing")
+
+
 @dataclasses.dataclass(frozen=True)
 class Conventions:
   """What the published records leave open.
 
   The paper's rule speaks of centimetres between the fingers. `gripper/status` is not
-  documented with the records; those who read them report a number from 0 to 1. The
-  agreement of label and `grasp_success`, which an import prints, tells which it is.
+  documented with the records; those who read them report a number from 0 to 1. So
+  nothing is assumed: the agreement of label and `grasp_success`, which an import
+  prints, tells which it is.
 
   Attributes:
     gripper_status: `metres` between the fingers; or `opening`, 0 closed to 1 open;
@@ -93,16 +97,15 @@ class Conventions:
       sideways is refused. None: none is.
   """
 
-  gripper_status: Literal["metres", "opening", "closing"] = "metres"
+  gripper_status: Literal["metres", "opening", "closing"]
   stroke: float = 0.1
   table_height: float | None = None
   max_last_motion: float | None = None
 
   def __post_init__(self) -> None:
-    known = ("metres", "opening", "closing")
-    if self.gripper_status not in known:
+    if self.gripper_status not in GRIPPER_STATUS:
       raise LayoutError(
-        f"gripper_status is {self.gripper_status!r}, expected one of {known}"
+        f"gripper_status is {self.gripper_status!r}, expected one of {GRIPPER_STATUS}"
       )
     if not self.stroke > 0:
       raise LayoutError(f"stroke is {self.stroke}, expected metres above 0")

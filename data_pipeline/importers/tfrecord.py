@@ -8,8 +8,10 @@ all little-endian, the whole perhaps compressed with gzip. One record at a time 
 in memory.
 """
 
+import contextlib
 import dataclasses
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -34,12 +36,15 @@ class Raw:
     data: the bytes; empty where the record is broken.
     problem: what is wrong with it; empty where nothing is.
     position: bytes of the file, as it lies on disk, that were read so far.
+    unread: bytes after the record, uncompressed as far as they can be, in which
+      nothing says where a record begins. The file ends here then.
   """
 
   number: int
   data: bytes
   problem: str
   position: int
+  unread: int = 0
 
 
 def read(path: str | Path) -> Iterator[Raw]:
@@ -47,7 +52,8 @@ def read(path: str | Path) -> Iterator[Raw]:
 
   A record whose data does not fit its checksum is reported, and the next one read.
   Where a length is broken or the file ends within a record, nothing says where the
-  next one begins: that is reported once, and the file ends there.
+  next one begins: that is reported once, with the number of bytes that are lost, and
+  the file ends there.
 
   Raises:
     OSError: the file cannot be opened or read.
@@ -55,14 +61,25 @@ def read(path: str | Path) -> Iterator[Raw]:
   with Path(path).open("rb") as file:
     stream = cast(BinaryIO, gzip.open(file)) if _is_gzip(file) else file
     number, goes_on = 0, True
+    size, begin = os.fstat(file.fileno()).st_size, 0
     while goes_on:
+      unread = 0
       try:
         data, problem, goes_on = _next(stream)
-      except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        if not goes_on:
+          unread = _rest(stream)
+      except EOFError as error:
         data, problem, goes_on = b"", f"the compressed file is broken: {error}", False
+      except (zlib.error, gzip.BadGzipFile) as error:
+        data, problem, goes_on = b"", f"the compressed file is broken: {error}", False
+        # What the decompressor holds of it is lost as well: counted as it lies there.
+        unread = size - begin
       if data is None:
         return
-      yield Raw(number, data, problem, file.tell())
+      if unread:
+        problem += f"; nothing after it can be read ({unread:,} bytes)"
+      begin = file.tell()
+      yield Raw(number, data, problem, begin, unread)
       number += 1
 
 
@@ -99,6 +116,15 @@ def _next(stream: BinaryIO) -> tuple[bytes | None, str, bool]:
   if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
     return b"", "the record's data does not fit its checksum", True
   return data, "", True
+
+
+def _rest(stream: BinaryIO) -> int:
+  """Counts the bytes up to the end, or as far as they can be decompressed."""
+  count = 0
+  with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):
+    while block := stream.read(1 << 14):
+      count += len(block)
+  return count
 
 
 def _is_gzip(file: BinaryIO) -> bool:

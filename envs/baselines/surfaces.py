@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 
 from envs.objects import Body, ObjectSpec, Part, RigidBody, SoftBody, SoftNodes
+from envs.objects.pieces import centre
 from envs.objects.shapes import mass, part_volume
 
 SPACING = 0.006  # of points, m
@@ -24,7 +25,7 @@ class Cloud:
 
 def cloud(thing: ObjectSpec, body: Body, data: mujoco.MjData) -> Cloud:
   """An object's surface where the simulator has it now."""
-  local, centre = _surface(thing)
+  local, middle = _surface(thing)
   if isinstance(body, SoftNodes):
     corners = np.sign(body.home - body.home.mean(axis=0))
     nodes = body.nodes(data)
@@ -34,7 +35,7 @@ def cloud(thing: ObjectSpec, body: Body, data: mujoco.MjData) -> Cloud:
   rotation = np.empty(9)
   mujoco.mju_quat2Mat(rotation, body.quaternion(data))
   turn, position = rotation.reshape(3, 3).T, body.position(data)
-  return Cloud(local @ turn + position, centre @ turn + position, mass(thing))
+  return Cloud(local @ turn + position, middle @ turn + position, mass(thing))
 
 
 @functools.lru_cache(maxsize=256)
@@ -47,8 +48,15 @@ def _surface(thing: ObjectSpec) -> tuple[np.ndarray, np.ndarray]:
     return _unit_surface(thing.soft.shape, _counts(thing.soft)), np.zeros(3)
   clouds = [_part_surface(part) for part in thing.parts]
   volumes = np.array([part_volume(part) for part in thing.parts])
-  middles = np.array([(c.min(axis=0) + c.max(axis=0)) / 2 for c in clouds])
+  middles = np.array([_part_centre(part) for part in thing.parts])
   return np.concatenate(clouds), volumes @ middles / volumes.sum()
+
+
+def _part_centre(part: Part) -> np.ndarray:
+  """float64[3]: the centre of mass of a part, object's frame, m."""
+  if part.mesh is None:
+    return np.array(part.position)  # all other shapes are symmetric about it
+  return _rotation(part) @ centre(part.mesh) + part.position
 
 
 def _part_surface(part: Part) -> np.ndarray:
@@ -70,11 +78,15 @@ def _part_surface(part: Part) -> np.ndarray:
     }.get(part.shape, size)
     counts = tuple(_count(half) for half in half_size)
     points = _unit_surface(part.shape, counts) * half_size
+  return points @ _rotation(part).T + part.position
+
+
+def _rotation(part: Part) -> np.ndarray:
   rotation = np.empty(9)
   mujoco.mju_quat2Mat(
     rotation, np.array(part.quaternion) / np.linalg.norm(part.quaternion)
   )
-  return points @ rotation.reshape(3, 3).T + part.position
+  return rotation.reshape(3, 3)
 
 
 def _count(half: float) -> int:

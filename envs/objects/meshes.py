@@ -23,7 +23,13 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from envs.objects.pieces import MeshError, MissingLibraryError, hull, read_mesh
+from envs.objects.pieces import (
+  MeshError,
+  MissingLibraryError,
+  centre,
+  hull,
+  read_mesh,
+)
 from envs.objects.shapes import ObjectSpec, Part, Shape
 
 KINDS = (".obj", ".stl")
@@ -161,7 +167,7 @@ def object_parts(pieces: list[np.ndarray], scale: float) -> tuple[Part, ...]:
   hulls = [mesh for mesh in hulls if mesh.volume >= _LEAST_VOLUME]
   if not hulls:
     raise MeshError("it has no volume")
-  centres = [_centre(mesh.vertices, mesh.faces) for mesh in hulls]
+  centres = [centre(mesh) for mesh in hulls]
   middle = np.average(centres, axis=0, weights=[mesh.volume for mesh in hulls])
   return tuple(
     Part(
@@ -197,15 +203,6 @@ def _sides(points: np.ndarray) -> np.ndarray:
   except Exception as error:  # flat: there is no hull to put a box around
     raise MeshError("it has no volume") from error
   return np.sort(sides)
-
-
-def _centre(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-  """float64[3]: centre of mass of a closed surface, summed over its tetrahedra."""
-  corners = vertices.astype(np.float64)
-  origin = corners.mean(axis=0)
-  triangles = corners[faces] - origin
-  volumes = np.linalg.det(triangles)
-  return origin + volumes @ triangles.sum(axis=1) / (4 * volumes.sum())
 
 
 def _parse(selection: str) -> tuple[Path, Options]:

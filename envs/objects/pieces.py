@@ -42,12 +42,6 @@ class MeshError(ValueError):
 class MissingLibraryError(MeshError):
   """What reads or decomposes meshes is not installed."""
 
-  def __init__(self, error: ImportError):
-    super().__init__(
-      f"a folder of meshes needs {error.name}, which is not installed:"
-      " pip install 'hand_eye[meshes]'"
-    )
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeshFile:
@@ -120,6 +114,15 @@ def hull(points: np.ndarray) -> Mesh:
   return Mesh(corners, faces, float(surface.volume))
 
 
+def centre(mesh: Mesh) -> np.ndarray:
+  """float64[3]: the centre of mass of a mesh, summed over its tetrahedra."""
+  corners = mesh.vertices.astype(np.float64)
+  origin = corners.mean(axis=0)
+  triangles = corners[mesh.faces] - origin  # [F, 3, 3]
+  volumes = np.linalg.det(triangles)
+  return origin + volumes @ triangles.sum(axis=1) / (4 * volumes.sum())
+
+
 def _directions(count: int) -> np.ndarray:
   """float64[count, 3]: unit vectors spread evenly over the sphere."""
   index = np.arange(count) + 0.5
@@ -129,13 +132,20 @@ def _directions(count: int) -> np.ndarray:
   return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=-1)
 
 
+def _missing(error: ImportError) -> MissingLibraryError:
+  return MissingLibraryError(
+    f"a folder of meshes needs {error.name}, which is not installed:"
+    " pip install 'hand_eye[meshes]'"
+  )
+
+
 def _load(content: bytes, kind: str):
   """The groups of a file, as trimesh's meshes with equal vertices merged."""
   try:
     import networkx  # noqa: F401  trimesh mends surfaces with it
     import trimesh
   except ImportError as error:
-    raise MissingLibraryError(error) from error
+    raise _missing(error) from error
   options = {"split_objects": True, "split_groups": True} if kind == "obj" else {}
   try:
     scene = trimesh.load_scene(
@@ -201,7 +211,7 @@ def _decompose(bodies: list, most: int, content: bytes) -> list[np.ndarray]:
     import coacd
     import trimesh
   except ImportError as error:
-    raise MissingLibraryError(error) from error
+    raise _missing(error) from error
   whole = trimesh.util.concatenate(bodies)
   settings = _SETTINGS | {"max_convex_hull": most}
   settings |= _REMESH if len(whole.faces) > _MANY_FACES else {}

@@ -5,18 +5,23 @@ r"""How fast batches come, against the bare decoding of the same images and two 
 Random 472 crops of 512 x 512 frames, as the paper trains. In one run: samples a second
 of our loader; the floor, which decodes the same JPEG images and does nothing else; a
 PyTorch DataLoader that decodes with Pillow; and one that reads through TFDS with its
-own decoding. Every one of these on one core at a time. Then our loader with more
-threads, the time to the first batch, and the peak of memory with a dataset ten times
-as large. The peers need `pip install torch`; without it they are left out and said to
-be. Collects its own attempts unless --data names a dataset. Writes loader.json.
+own decoding. Every one of these is kept on one and the same core, where the system can
+do that. Then, on all cores, our loader with more threads and with more processes, the
+time to the first batch, and the peak of memory with a dataset ten times as large. The
+peers need `pip install torch`; without it they are left out and said to be. Collects
+its own attempts unless --data names a dataset. Writes loader.json.
 """
 
+import contextlib
+import dataclasses
 import io
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +30,49 @@ import tensorflow_datasets as tfds
 from absl import flags
 from PIL import Image
 
+from data_pipeline import attempts, records, samples, source
 from data_pipeline import loader as loader_lib
-from data_pipeline import records, samples, source
 from envs import fleet
-from experiments import _edge, collect
+from experiments import _edge
 
 BATCH_SIZE = 64
 CROPS = {512: 472, 72: 64}  # of the presets
 LARGER = 10  # times the dataset, for memory
 
 
-def loader_config(crop_size: int, num_threads: int = 1) -> loader_lib.LoaderConfig:
+def loader_config(
+  crop_size: int, num_threads: int = 1, num_workers: int = 0
+) -> loader_lib.LoaderConfig:
   return loader_lib.LoaderConfig(
-    batch_size=BATCH_SIZE, crop_size=crop_size, num_threads=num_threads
+    batch_size=BATCH_SIZE,
+    crop_size=crop_size,
+    num_threads=num_threads,
+    num_workers=num_workers,
   )
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[bool]:
+  """Keeps all threads of this process, and those to come, on one core.
+
+  Gives whether it could: only Linux lets a process choose.
+  """
+  tasks = Path("/proc/self/task")
+  if not (hasattr(os, "sched_setaffinity") and tasks.is_dir()):
+    yield False
+    return
+
+  def keep(cores: set[int]) -> None:
+    for thread in tasks.iterdir():
+      with contextlib.suppress(ProcessLookupError):  # It has ended meanwhile.
+        os.sched_setaffinity(int(thread.name), cores)
+
+  cores = os.sched_getaffinity(0)
+  keep({min(cores)})
+  try:
+    yield True
+  finally:
+    keep(cores)
 
 
 def rate(items: Iterable[Any], per_item: int, seconds: float) -> float:
@@ -72,11 +106,18 @@ def bare_decode(dataset: source.Dataset, seconds: float) -> float:
 
 
 def ours(
-  dataset: source.Dataset, crop_size: int, seconds: float, num_threads: int = 1
+  dataset: source.Dataset,
+  crop_size: int,
+  seconds: float,
+  num_threads: int = 1,
+  num_workers: int = 0,
 ) -> float:
   """Samples a second of the loader, in batches, images decoded anew for each."""
-  loader = loader_lib.make_loader(dataset, loader_config(crop_size, num_threads))
+  config = loader_config(crop_size, num_threads, num_workers)
+  loader = loader_lib.make_loader(dataset, config)
   try:
+    for _ in range(num_workers):  # So that every worker has begun.
+      next(loader)
     return rate(loader, BATCH_SIZE, seconds)
   finally:
     loader.close()
@@ -141,24 +182,28 @@ def peer(dataset: PillowSamples, seconds: float) -> float:
   return rate(forever(), BATCH_SIZE, seconds)
 
 
-def in_fresh_process(directory: Path, times: int) -> dict[str, float]:
-  """Time to the first batch and peak memory of a process that only loads."""
+def in_fresh_process(directory: Path, **options: float) -> dict[str, float]:
+  """What `child` or `working_child` measures in a process that only loads.
+
+  Args:
+    directory: of the dataset.
+    **options: flags of this program: `times`, or `num_workers` and `seconds`.
+  """
+  given = [f"--{name}={value}" for name, value in options.items()]
   done = subprocess.run(
-    [sys.executable, "-m", __spec__.name, "--child", f"--data={directory}",
-     f"--times={times}"],
-    capture_output=True, text=True,
-  )  # fmt: skip
+    [sys.executable, "-m", __spec__.name, "--child", f"--data={directory}", *given],
+    capture_output=True,
+    text=True,
+  )
   if done.returncode:
     raise _edge.UserError(f"a measuring process failed: {done.stderr.strip()[-500:]}")
   return json.loads(done.stdout.splitlines()[-1])
 
 
 def child(directory: Path, times: int) -> dict[str, float]:
-  """What `in_fresh_process` measures; `times` copies of the dataset are merged."""
-  import resource
-
+  """Time to the first batch and peak memory; `times` copies are merged."""
   start = time.perf_counter()
-  dataset = source.merge([source.open_dataset(directory)] * times)
+  dataset = source.merge([_copy(directory, number) for number in range(times)])
   opened = time.perf_counter()
   loader = loader_lib.make_loader(dataset, loader_config(CROPS[dataset.frame_size]))
   next(loader)
@@ -170,13 +215,47 @@ def child(directory: Path, times: int) -> dict[str, float]:
     "attempts": len(dataset),
     "open_seconds": opened - start,
     "first_batch_seconds": first - start,
-    # Linux counts in KiB.
-    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak_mib": peak_mib(),
   }
+
+
+def _copy(directory: Path, number: int) -> source.Dataset:
+  """The dataset opened anew, its attempts as if they were of other units."""
+  dataset = source.open_dataset(directory)
+  unit = dataset.attempts.unit
+  names = [f"{name}, copy {number}" for name in unit.names]
+  dataset.attempts = dataclasses.replace(
+    dataset.attempts, unit=attempts.Texts(unit.codes, names)
+  )
+  return dataset
+
+
+def working_child(
+  directory: Path, num_workers: int, seconds: float
+) -> dict[str, float]:
+  """Samples a second with some processes, which Grain starts from a program."""
+  dataset = source.open_dataset(directory)
+  crop_size = CROPS[dataset.frame_size]
+  return {"rate": ours(dataset, crop_size, seconds, num_workers=num_workers)}
+
+
+def peak_mib() -> float:
+  """The most memory that this process has had in use, MiB."""
+  status = Path("/proc/self/status")
+  if status.is_file():
+    # Not ru_maxrss, which a new process inherits from the one that started it.
+    for line in status.read_text().splitlines():
+      if line.startswith("VmHWM:"):
+        return int(line.split()[1]) / 1024
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak / 2**20 if sys.platform == "darwin" else peak / 1024  # Bytes, KiB.
 
 
 def own_dataset(workdir: Path, num_attempts: int) -> Path:
   """Random attempts of 512 x 512 frames, T = 3, collected once."""
+  # Here, so that a process that only loads does not have MuJoCo in its memory.
+  from experiments import collect
+
   config = _edge.load_config(_edge.CONFIGS / "levine2016.py")
   config.collect.update(
     num_attempts=num_attempts, num_steps=(3,), num_objects=6, objects="training:rigid",
@@ -212,22 +291,29 @@ def benchmark(
   except ImportError:
     pass
   rates: dict[str, list[float]] = {name: [] for name in measures}
-  threads = sorted({1, 2, fleet.num_cores()})
+  cores = fleet.num_cores()
+  threads, workers = sorted({1, 2, cores}), sorted({1, cores})
   rounds = 3
   with _edge.progress(
-    rounds * len(measures) + len(threads) + 2, "loader", "parts"
+    rounds * len(measures) + len(threads) + len(workers) + 2, "loader", "parts"
   ) as bar:
-    for _ in range(rounds):  # in turns: what else the machine does meets all alike
-      for name, measure in measures.items():
-        rates[name].append(measure())
-        bar.update(1)
-    scaling = {}
+    with one_core() as is_pinned:
+      for _ in range(rounds):  # in turns: what else the machine does meets all alike
+        for name, measure in measures.items():
+          rates[name].append(measure())
+          bar.update(1)
+    by_threads = {}
     for count in threads:
-      scaling[str(count)] = ours(dataset, crop_size, seconds, count)
+      by_threads[str(count)] = ours(dataset, crop_size, seconds, count)
+      bar.update(1)
+    by_workers = {"0": by_threads["1"]}
+    for count in workers:
+      found = in_fresh_process(directory, num_workers=count, seconds=seconds)
+      by_workers[str(count)] = found["rate"]
       bar.update(1)
     fresh = []
     for times in (1, LARGER):
-      fresh.append(in_fresh_process(directory, times))
+      fresh.append(in_fresh_process(directory, times=times))
       bar.update(1)
   medians = {name: float(np.median(values)) for name, values in rates.items()}
   result = {
@@ -240,7 +326,9 @@ def benchmark(
       if name != "hand_eye"
     },
     "peers_measured": "torch, Pillow" in medians,
-    "samples_per_second_by_threads": scaling,
+    "kept_on_one_core": is_pinned,
+    "samples_per_second_by_threads": by_threads,
+    "samples_per_second_by_workers": by_workers,
     "fresh_process": fresh,
     "software": _edge.versions(),
   }
@@ -258,11 +346,14 @@ def describe(result: dict[str, Any]) -> str:
     lines.append(f"{name:<16}{value:>10.1f}" + (f"   {over:.2f} times" if over else ""))
   if not result["peers_measured"]:
     lines.append("The peers were left out: torch is not installed.")
+  if not result["kept_on_one_core"]:
+    lines.append("This system kept nobody on one core: threads may have used others.")
   lines.append("")
-  lines.extend(
-    f"hand_eye with {count} threads: {value:.1f} samples/s"
-    for count, value in result["samples_per_second_by_threads"].items()
-  )
+  for kind in ("threads", "workers"):
+    lines.extend(
+      f"hand_eye with {count} {kind}: {value:.1f} samples/s"
+      for count, value in result[f"samples_per_second_by_{kind}"].items()
+    )
   lines.extend(
     f"{each['attempts']:.0f} attempts: opened in {each['open_seconds']:.2f} s, first"
     f" batch after {each['first_batch_seconds']:.2f} s, peak {each['peak_mib']:.0f} MiB"
@@ -278,12 +369,19 @@ def define_flags() -> None:
   flags.DEFINE_float("seconds", 8.0, "Of each measurement.", lower_bound=0.1)
   flags.DEFINE_bool("child", False, "Used by the benchmark itself.")
   flags.DEFINE_integer("times", 1, "Used by the benchmark itself.")
+  flags.DEFINE_integer("num_workers", 0, "Used by the benchmark itself.")
 
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if args.child:
-    print(json.dumps(child(Path(args.data), args.times)))
+    data = Path(args.data)
+    found = (
+      working_child(data, args.num_workers, args.seconds)
+      if args.num_workers
+      else child(data, args.times)
+    )
+    print(json.dumps(found))
     return
   workdir = _edge.prepare_workdir(args.workdir)
   data = args.data or own_dataset(workdir, args.num_attempts)

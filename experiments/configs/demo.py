@@ -38,6 +38,7 @@ def network() -> ConfigDict:
       "channels": config_dict.placeholder(int),
       "image_convs": config_dict.placeholder(int),
       "dtype": config_dict.placeholder(str),
+      "stem_form": config_dict.placeholder(str),
     }
   )
 
@@ -77,6 +78,9 @@ def train() -> ConfigDict:
       "eval_batch_size": 100,
       "log_every": 25,
       "eval_every": 200,
+      "save_every": 0,  # checkpoints between evaluations
+      # Statistics of the whole batch, on any number of devices.
+      "batch_norm": "global",
       # Averages over about 200 steps: short enough to follow a short run.
       "ema_decay": 0.995,
       # Off: a mirrored image belongs to a mirrored command only where the camera looks

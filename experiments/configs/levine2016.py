@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
   train.eval_batch_size = 64
   train.log_every = 100
   train.eval_every = 5_000
+  train.save_every = 500
   train.ema_decay = 0.9999
   train.cache_bytes = 0
   train.optimizer.name = "sgd"

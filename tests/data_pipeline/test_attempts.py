@@ -67,6 +67,35 @@ def test_joined_tables_say_what_one_table_of_all_says():
   assert not attempts_lib.equal(taken, joined.take(np.array([0, 6])))
 
 
+def _seeds(rows):
+  """Attempts of (unit, scene_seed, attempt_seed, policy)."""
+  rng = np.random.default_rng(0)
+  found = []
+  for unit, scene, number, policy in rows:
+    one = testing.synthetic_attempt(rng, 8, 1, unit=unit, policy=policy)
+    found.append({**one, "scene_seed": scene, "attempt_seed": number})
+  return attempts_lib.tabulate(found)
+
+
+def test_what_is_there_again_is_found_where_it_was_first():
+  rows = [
+    *[("a", 1, 1, "p"), ("b", 1, 1, "p"), ("a", 2, 1, "p"), ("a", 1, 1, "p")],
+    *[("a", 1, 2, "p"), ("b", 1, 1, "p"), ("a", 1, 1, "q"), ("a", 1, 1, "p")],
+  ]
+  again, first = attempts_lib.duplicates(_seeds(rows))
+  assert list(zip(again.tolist(), first.tolist(), strict=True)) == [
+    *[(3, 0), (5, 1), (7, 0)]
+  ]
+  for few in ([], rows[:1]):
+    assert [len(found) for found in attempts_lib.duplicates(_seeds(few))] == [0, 0]
+
+
+def test_attempts_in_one_bin_have_its_number():
+  rows = [("a", 1, 1, "p"), ("b", 1, 1, "p"), ("a", 1, 2, "q"), ("b", 2, 1, "p")]
+  found = attempts_lib.scenes(_seeds(rows)).tolist()
+  assert found[0] == found[2] and len(set(found)) == 3
+
+
 def test_an_index_is_read_back_and_a_damaged_one_is_named(tmp_path):
   table = attempts_lib.tabulate(_records(4))
   path = tmp_path / "index.npz"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_a_truncated_and_a_missing_shard_are_named(breakable):
   assert _texts(breakable) == [f"{_SECOND}: is missing"]
 
 
-def _write(root, attempts, num_shards=2):
+def _write(root, attempts, num_shards=2, *, is_finished=True):
   """Writes attempts, in pairs a shard."""
   plan = plan_lib.Plan("train", num_shards=num_shards, frame_size=24)
   directory = plan_lib.begin(root, plan)
@@ -60,7 +61,8 @@ def _write(root, attempts, num_shards=2):
     with writer.ShardWriter(directory, shard) as shard_writer:
       for attempt in attempts[2 * shard : 2 * shard + 2]:
         shard_writer.write(attempt)
-  finish.finalize(directory)
+  if is_finished:
+    finish.finalize(directory)
   return directory
 
 
@@ -132,8 +134,12 @@ def test_an_attempt_that_is_there_twice_is_named(attempts, tmp_path):
     **attempts[3],
     **{name: attempts[0][name] for name in ("unit", "scene_seed", "attempt_seed")},
   }
-  directory = _write(tmp_path / "triple", attempts)
+  directory = _write(tmp_path / "triple", attempts, is_finished=False)
   first = "train-train.array_record-00000-of-00002"
+  with pytest.raises(plan_lib.DatasetError) as caught:
+    finish.finalize(directory)
+  assert f"1 attempts of {directory} are there twice" in str(caught.value)
+  assert f"in {_SECOND} and before in {first}" in str(caught.value)
   assert _texts(directory) == [
     f"{_SECOND}, record 1: has the same (unit, scene_seed, attempt_seed) as record 0 "
     f"of {first}, expected each attempt once"
@@ -141,6 +147,79 @@ def test_an_attempt_that_is_there_twice_is_named(attempts, tmp_path):
   attempts[3] = {**attempts[3], "attempt_seed": 5, "attempt_id": "id-1"}
   (text,) = _texts(_write(tmp_path / "name", attempts))
   assert f"{_SECOND}, record 1: has the same attempt_id as record 1 of {first}" in text
+
+
+def _rewrite(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def test_a_stale_manifest_costs_no_shard(breakable):
+  """Only the manifest is out of date: the shard fits its own entry."""
+  before = _everything(breakable)
+
+  def lie(content):
+    content["shards"][1]["sha256"] = "0" * 64
+
+  _rewrite(breakable / "manifest.json", lie)
+  report = check.check_dataset(breakable)
+  assert report.broken_shards == () and report.num_attempts == 24
+  (problem,) = report.problems
+  assert problem.file == _SECOND and "say different things" in problem.reason
+  finish.quarantine(breakable, report.broken_shards)
+  assert _everything(breakable) == before
+
+
+def test_a_shard_that_was_made_again_and_not_declared_is_named(breakable):
+  before = _everything(breakable)
+  _flip(breakable / _SECOND)
+  finish.quarantine(breakable, [1])
+  _collect_again(breakable, is_finished=False)
+  (problem,) = check.check_dataset(breakable).problems
+  assert (problem.file, problem.shard) == (_SECOND, None)
+  assert "run the collection again to declare it" in problem.reason
+  finish.finalize(breakable)
+  assert check.check_dataset(breakable).problems == ()
+  shutil.rmtree(breakable / "quarantine")
+  assert _everything(breakable) == before
+
+
+def test_what_is_said_of_the_whole_is_held_against_the_records(breakable):
+  before = _everything(breakable)
+  manifest = plan_lib.read_manifest(breakable)
+  path = plan_lib.dataset_index(breakable)
+  table = index_lib.read(path, manifest.index)
+  label = table.success.copy()
+  label[20] = ~label[20]
+  lie = index_lib.write(path, dataclasses.replace(table, success=label))
+  plan_lib.write_manifest(breakable, dataclasses.replace(manifest, index=lie))
+  _rewrite(breakable / "manifest.json", lambda c: c.update(num_attempts=23))
+
+  def shorten(content):
+    content["splits"][0]["shardLengths"][0] = "11"
+
+  _rewrite(breakable / "dataset_info.json", shorten)
+  report = check.check_dataset(breakable)
+  assert [str(problem) for problem in report.problems] == [
+    "dataset_info.json: gives shards of [11, 12] attempts, expected [12, 12]",
+    "manifest.json: says 23 attempts, expected 24, as its shards have",
+    f"index.npz: says other things than the records of {_SECOND}",
+  ]
+  assert report.broken_shards == ()
+  finish.quarantine(breakable, ())
+  assert _everything(breakable) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"splits": [{"name": "train"}]}'])
+def test_a_damaged_tfds_file_is_named(breakable, content):
+  (breakable / "dataset_info.json").write_text(content)
+  (problem,) = check.check_dataset(breakable).problems
+  assert problem.file == "dataset_info.json" and "not what TFDS" in problem.reason
+
+
+def _everything(directory):
+  return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
 def test_an_index_that_lies_is_named(breakable):
@@ -156,17 +235,17 @@ def test_an_index_that_lies_is_named(breakable):
 
 
 def test_a_missing_index_or_tfds_file_is_named_and_mended(breakable):
-  before = {p: p.read_bytes() for p in breakable.rglob("*") if p.is_file()}
+  before = _everything(breakable)
   plan_lib.dataset_index(breakable).unlink()
   plan_lib.shard_index(breakable, 0).write_bytes(b"?")
   (breakable / "features.json").unlink()
   report = check.check_dataset(breakable)
   assert report.broken_shards == () and len(report.problems) == 3
   finish.quarantine(breakable, report.broken_shards)
-  assert {p: p.read_bytes() for p in breakable.rglob("*") if p.is_file()} == before
+  assert _everything(breakable) == before
 
 
-def _collect_again(directory):
+def _collect_again(directory, *, is_finished=True):
   """Makes the pending shards of the synthetic dataset again, and finishes it."""
   rng = np.random.default_rng(0)
   attempts = [
@@ -182,7 +261,8 @@ def _collect_again(directory):
     with writer.ShardWriter(directory, shard) as shard_writer:
       for attempt in attempts[12 * shard : 12 * shard + 12]:
         shard_writer.write(attempt)
-  finish.finalize(directory)
+  if is_finished:
+    finish.finalize(directory)
 
 
 def test_quarantine_leaves_a_dataset_that_can_be_used_and_completed(
@@ -233,8 +313,16 @@ def test_an_unfinished_dataset_is_checked_as_far_as_it_goes(tmp_path, rng):
   assert not (directory / "manifest.json").exists()
 
 
-def test_a_damaged_entry_is_a_broken_shard(breakable):
-  plan_lib.shard_entry(breakable, 0).write_text(json.dumps({"file": "x"}))
-  (problem,) = check.check_dataset(breakable).problems
+@pytest.mark.parametrize(
+  ("content", "reason"),
+  [
+    ({"file": "x"}, "is not the entry of a shard"),
+    (None, "holds 'None', expected a JSON object"),
+    ([1], "expected a JSON object"),
+  ],
+)
+def test_a_damaged_entry_is_a_broken_shard(breakable, content, reason):
+  plan_lib.shard_entry(breakable, 0).write_text(json.dumps(content))
+  problem, *_ = check.check_dataset(breakable).problems
   assert problem.file == "shards/00000.json" and problem.shard == 0
-  assert "is not the entry of a shard" in problem.reason
+  assert reason in problem.reason

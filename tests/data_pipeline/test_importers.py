@@ -19,7 +19,7 @@ def convert(values, **conventions):
     file="grasping_dataset_057.tfrecord-00000-of-00002",
     number=7,
     attempt_seed=11,
-    conventions=levine2016.Conventions(**conventions),
+    conventions=levine2016.Conventions(**{"gripper_status": "metres"} | conventions),
   )
 
 
@@ -91,19 +91,42 @@ def test_a_length_that_begins_like_gzip_is_no_gzip(tmp_path):
 @pytest.mark.parametrize(
   ("position", "problem", "after"),
   [
-    (2, "length does not fit", []),
+    (2, "length does not fit", None),
     (30, "data does not fit", [b"c" * 40]),
   ],
 )
-def test_a_flipped_byte_is_named(tmp_path, position, problem, after):
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_flipped_byte_is_named(tmp_path, position, problem, after, compress):
   framed = [bytearray(tfrecord.frame(c * 40)) for c in (b"a", b"b", b"c")]
   framed[1][position] ^= 1
   path = tmp_path / "flipped.tfrecord"
-  path.write_bytes(b"".join(framed))
+  content = b"".join(framed)
+  path.write_bytes(gzip.compress(content) if compress else content)
   first, broken, *rest = tfrecord.read(path)
   assert first.data == b"a" * 40
   assert broken.number == 1 and problem in broken.problem and broken.data == b""
-  assert [raw.data for raw in rest] == after
+  if after is None:  # Nothing says where the next record begins: all of it is lost.
+    assert rest == []
+    assert broken.unread == 56 - 12 + 56
+    assert "nothing after it can be read (100 bytes)" in broken.problem
+  else:
+    assert [raw.data for raw in rest] == after and broken.unread == 0
+
+
+def test_a_file_that_does_not_decompress_any_further_says_how_much_is_lost(
+  tmp_path, rng
+):
+  content = b"".join(
+    tfrecord.frame(rng.integers(4, size=300_000, dtype=np.uint8).tobytes())
+    for _ in range(4)
+  )
+  compressed = bytearray(gzip.compress(content))
+  middle = len(compressed) // 2
+  compressed[middle : middle + 64] = bytes(64)
+  path = tmp_path / "flipped.tfrecord"
+  path.write_bytes(compressed)
+  *_, broken = tfrecord.read(path)
+  assert broken.problem and len(compressed) // 8 < broken.unread < len(content)
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -302,7 +325,7 @@ def test_bytes_that_are_no_example_are_named():
       file="f",
       number=0,
       attempt_seed=0,
-      conventions=levine2016.Conventions(),
+      conventions=levine2016.Conventions("metres"),
     )
 
 
@@ -329,6 +352,9 @@ def test_the_list_of_keys_is_read_leniently(tmp_path):
 
 
 def test_conventions_are_checked():
-  for wrong in ({"gripper_status": "inches"}, {"stroke": 0.0}):
-    with pytest.raises(LayoutError):
-      levine2016.Conventions(**wrong)
+  with pytest.raises(LayoutError, match="gripper_status is 'inches', expected one of"):
+    levine2016.Conventions("inches")
+  with pytest.raises(LayoutError, match="stroke is 0.0"):
+    levine2016.Conventions("opening", stroke=0.0)
+  with pytest.raises(TypeError, match="gripper_status"):
+    levine2016.Conventions()  # What the records do not say is not assumed.

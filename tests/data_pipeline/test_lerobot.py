@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline import plan, records
+from data_pipeline import plan, records, source, testing
 from data_pipeline.exporters import lerobot
 
 
@@ -83,7 +83,7 @@ def test_attempts_say_where_their_steps_are(exported, dataset):
     )
 
 
-def test_statistics_are_those_of_the_whole(exported):
+def test_statistics_are_those_of_the_whole(exported, dataset):
   stats = read_json(exported, "stats.json")
   info = read_json(exported, "info.json")
   assert stats.keys() == info["features"].keys()
@@ -96,9 +96,14 @@ def test_statistics_are_those_of_the_whole(exported):
   ):
     np.testing.assert_allclose(stats["action"][name], expected, atol=1e-6)
   assert stats["action"]["count"] == [len(action)]
-  for name in (lerobot.IMAGE, lerobot.PREGRASP):
-    mean = np.array(stats[name]["mean"])
-    assert mean.shape == (3, 1, 1) and (0.2 < mean).all() and (mean < 0.8).all()
+  decoded = [dataset.decoded(i, images=True) for i in range(len(dataset))]
+  for name, field in ((lerobot.IMAGE, "images"), (lerobot.PREGRASP, "pregrasp_image")):
+    pixels = np.stack([record[field] for record in decoded])[..., ::4, ::4, :] / 255
+    for key, expected in (("mean", np.mean), ("std", np.std), ("max", np.max)):
+      assert np.shape(stats[name][key]) == (3, 1, 1)
+      np.testing.assert_allclose(
+        np.ravel(stats[name][key]), expected(pixels.reshape(-1, 3), 0), atol=1e-9
+      )
 
 
 def test_the_task_is_found_by_its_text(exported):
@@ -120,6 +125,36 @@ def test_large_data_is_spread_over_files(dataset, tmp_path, monkeypatch):
     path = out / f"data/chunk-{place[0]:03d}/file-{place[1]:03d}.parquet"
     inside = pq.read_table(path)["episode_index"].to_pylist()
     assert inside.count(episode["episode_index"]) == episode["length"]
+
+
+def test_an_image_that_does_not_decode_is_named_or_its_attempt_left_out(
+  tmp_path, monkeypatch, caplog
+):
+  encode = records.encode
+
+  def encode_one_wrong(attempt):
+    data = encode(attempt)
+    wrong = attempt["attempt_id"] == "train-000001"
+    return testing.with_cut_image(data, 2) if wrong else data
+
+  monkeypatch.setattr(records, "encode", encode_one_wrong)
+  directory = testing.write_synthetic_dataset(tmp_path, num_attempts=4, num_shards=1)
+  with pytest.raises(
+    plan.DatasetError, match=r"record 1 of .*00000-of-00001 is broken"
+  ):
+    lerobot.export(source.open_dataset(directory), tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+  dataset = source.open_dataset(directory, on_bad_record="skip")
+  out = lerobot.export(dataset, tmp_path / "out")
+  kept = [row["attempt_id"] for row in episodes(out)]
+  assert kept == ["train-000000", "train-000002", "train-000003"]
+  assert [row["episode_index"] for row in episodes(out)] == [0, 1, 2]
+  assert frames(out)["index"].to_pylist() == list(range(9))
+  info = read_json(out, "info.json")
+  assert (info["total_episodes"], info["total_frames"]) == (3, 9)
+  assert "left out: record 1 of" in caplog.text
+  with pytest.raises(plan.DatasetError, match="all of 1 attempts are broken"):
+    lerobot.export(dataset.select(np.array([1])), tmp_path / "none")
 
 
 def test_nothing_remains_of_an_export_that_fails(dataset, tmp_path):

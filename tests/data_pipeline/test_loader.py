@@ -319,6 +319,19 @@ def test_a_broken_sample_is_replaced_counted_and_logged(
   _assert_equal(_take(make_loader(opened, config), 6), found)
 
 
+def test_a_broken_attempt_in_memory_does_not_grow_with_every_try(broken_later):
+  """An exception that is raised again keeps every frame that it went through."""
+  directory, bad = broken_later
+  opened = source.open_dataset(directory, on_bad_record="skip")
+  frames = frames_lib.CachedFrames(opened)
+  depths = []
+  for _ in range(3):
+    with pytest.raises(plan_lib.DatasetError, match=rf"record {bad - 12} of") as caught:
+      frames.pair(bad, 1)
+    depths.append(len(caught.traceback))
+  assert depths[0] == depths[2]
+
+
 def test_without_skipping_a_broken_sample_stops_the_loader(broken_later):
   opened = source.open_dataset(broken_later[0])
   with pytest.raises(plan_lib.DatasetError, match="on_bad_record=skip"):

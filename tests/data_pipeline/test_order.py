@@ -35,6 +35,13 @@ def test_every_stretch_has_the_shares_that_were_asked_for(weights, whole):
     assert [n for p, n in turns if p == part] == list(range((parts == part).sum()))
 
 
+def test_small_weights_count_and_too_small_ones_are_refused():
+  assert order.whole_weights((1e-5, 2e-5)) == (1, 2)
+  assert order.whole_weights((3e9, 1e9)) == (3, 1)
+  with pytest.raises(LoaderError, match="weight 1e-05 beside 1.0, expected at least"):
+    order.whole_weights((1.0, 1e-5))
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
   """A large random and a small on-policy dataset: 90 and 30 samples."""

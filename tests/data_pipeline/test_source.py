@@ -121,10 +121,19 @@ def test_another_schema_version_is_refused(breakable):
 
 def test_a_broken_manifest_is_refused(breakable):
   path = breakable / "manifest.json"
-  path.write_text(path.read_text()[:-20])
+  whole = path.read_text()
+  path.write_text(whole[:-20])
   with pytest.raises(plan_lib.DatasetError, match="not readable JSON"):
     source.open_dataset(breakable)
-  path.write_text("{}")
+  for content, words in (
+    ("{}", "not a manifest"),
+    ("null", "expected a JSON object"),
+    ('{"plan": {"schema_version": 1, "name": "a"}, "shards": []}', "not a plan"),
+  ):
+    path.write_text(content)
+    with pytest.raises(plan_lib.DatasetError, match=words):
+      source.open_dataset(breakable)
+  path.write_text(whole.replace('"shards": [', '"shards": [null, '))
   with pytest.raises(plan_lib.DatasetError, match="not a manifest"):
     source.open_dataset(breakable)
 
@@ -147,6 +156,40 @@ def test_merged_datasets_follow_each_other(dataset, tmp_path):
   merged = source.merge([dataset.select(np.arange(2)), other])
   assert _ids(merged) == _ids(dataset)[:2] + _ids(other)
   np.testing.assert_array_equal(merged.attempts.poses[6:], other.attempts.poses)
+
+
+def test_an_attempt_is_merged_once_only(dataset, tmp_path):
+  halves = [dataset.select(np.arange(12)), dataset.select(np.arange(12, 24))]
+  assert len(source.merge(halves)) == 24
+  with pytest.raises(plan_lib.DatasetError) as caught:
+    source.merge([*halves, dataset.select(np.array([3, 20]))])
+  assert "2 attempts of the datasets to merge are there twice" in str(caught.value)
+  assert "is of dataset 0 and again of dataset 2" in str(caught.value)
+  # The same scenes with another policy are other attempts.
+  other = testing.write_synthetic_dataset(tmp_path, policy="servo")
+  assert len(source.merge([dataset, source.open_dataset(other)])) == 48
+
+
+def test_parts_are_counted_though_their_attempts_are_filtered_away(dataset):
+  one, other = dataset.select(np.arange(12)), dataset.select(np.arange(12, 24))
+  merged = source.merge([one, other])
+  assert merged.num_parts == 2
+  rest = merged.select(np.arange(5))
+  assert rest.num_parts == 2 and set(rest.part) == {0}
+  again = source.merge([rest, merged.select(np.arange(20, 24))])
+  assert again.num_parts == 4 and set(again.part) == {0, 3}
+
+
+def test_an_attempt_is_decoded_or_named(tmp_path, monkeypatch):
+  encode = records.encode
+  monkeypatch.setattr(
+    records, "encode", lambda attempt: testing.with_cut_image(encode(attempt), 2)
+  )
+  directory = testing.write_synthetic_dataset(tmp_path, num_attempts=4, num_shards=1)
+  dataset = source.open_dataset(directory, verify="checksums")
+  assert dataset.decoded(3, images=False)["attempt_id"] == "train-000003"
+  with pytest.raises(plan_lib.DatasetError, match=r"record 3 of .*not a readable JPEG"):
+    dataset.decoded(3, images=True)
 
 
 def test_datasets_of_two_frame_sizes_do_not_merge(dataset, tmp_path):

@@ -78,6 +78,8 @@ def test_what_cannot_be_split_is_refused(varied):
   one = Filter(units=("unit-1",), families=("box",)).apply(varied)
   with pytest.raises(plan_lib.DatasetError, match="of 1 units"):
     splits.split(one, "unit", 0.5, seed=0)
+  with pytest.raises(plan_lib.DatasetError, match="of 1 families, expected a share"):
+    splits.split(one, "family", 0.5, seed=0)
   with pytest.raises(plan_lib.DatasetError, match="share of 1.5"):
     splits.split(varied, "scene", 1.5, seed=0)
   with pytest.raises(plan_lib.DatasetError, match="split by 'sample' is unknown"):

@@ -1,5 +1,6 @@
 """Shards are whole or absent; a killed collection goes on where it was."""
 
+import errno
 import hashlib
 import os
 import random
@@ -264,6 +265,46 @@ def test_what_a_dead_writer_left_is_removed_and_a_living_one_is_not(tmp_path):
   assert not living.exists()
 
 
+def test_file_systems_without_locks_are_written_to(tmp_path, monkeypatch):
+  def without_locks(_, operation):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+  monkeypatch.setattr(files.fcntl, "flock", without_locks)
+  directory = plan_lib.begin(tmp_path, plan_lib.Plan("train", 1, frame_size=72))
+  other = files.temporary_path(directory / "train")
+  other.write_bytes(b"perhaps of a living writer")
+  _write_shard(directory, 0)
+  assert finish.finalize(directory).num_attempts == 4
+  assert other.exists()
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+
+  def broken(_, operation):
+    raise OSError(errno.EIO, "Input/output error")
+
+  monkeypatch.setattr(files.fcntl, "flock", broken)
+  with pytest.raises(plan_lib.DatasetError, match="Input/output error"):
+    writer.ShardWriter(directory, 0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no room"), KeyboardInterrupt()])
+def test_a_writer_that_could_not_begin_leaves_nothing(tmp_path, monkeypatch, error):
+  directory = plan_lib.begin(tmp_path, _PLAN)
+  descriptors = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else []
+
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(writer, "ArrayRecordWriter", fail)
+  with pytest.raises((plan_lib.DatasetError, KeyboardInterrupt)):
+    writer.ShardWriter(directory, 0)
+  assert _names(directory) == {"plan.json", "shards"}
+  if descriptors:
+    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
+
+
 def test_shares_of_workers_are_disjoint_and_complete(tmp_path):
   plan = plan_lib.Plan("train", num_shards=11, frame_size=72)
   directory = plan_lib.begin(tmp_path, plan)
@@ -277,7 +318,7 @@ def test_shares_of_workers_are_disjoint_and_complete(tmp_path):
       writer.pending_shards(directory, worker_index=index, worker_count=count)
 
 
-def test_two_processes_that_begin_with_different_plans_do_not_both_go_on(tmp_path):
+def test_of_two_that_write_the_same_file_first_one_does(tmp_path):
   path = tmp_path / "plan.json"
   assert files.write_first(path, b"one")
   assert not files.write_first(path, b"two")

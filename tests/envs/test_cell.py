@@ -95,11 +95,26 @@ def test_the_gripper_opens_wide_and_closes_on_nothing():
   env.close()
 
 
-def test_each_finger_bends_on_its_own(built):
-  # Underactuated: four finger joints, one drive.
-  assert len(gripper.FINGER_JOINTS) == 4
-  drives = built.model.nu - len(arm.JOINT_NAMES)
-  assert drives == 1
+@pytest.mark.parametrize("sides", [("left", "right"), ("right", "left")])
+def test_each_finger_bends_on_its_own(built, sides):
+  """A push against one pad bends its finger, and leaves the other (Section 5.1)."""
+  assert built.model.nu == len(arm.JOINT_NAMES) + 1  # one drive for four joints
+  pushed, other = (f"{side}_distal" for side in sides)
+  env = GraspEnv(built.unit, [], 64)
+  try:
+    env.approach(np.array([0.55, 0.0, 0.15, 0.0]))
+    # Wide open, the proximal links rest at their stops: only the pads can give way.
+    env.controller.drive(-gripper.OPENING_TORQUE, 0.5)
+    before = {name: env.data.joint(name).qpos[0] for name in (pushed, other)}
+    outwards = env.data.body(pushed).xpos - env.data.body(other).xpos
+    pad = env.scene.model.body(pushed).id
+    env.data.xfrc_applied[pad, :3] = 20 * outwards / np.linalg.norm(outwards)  # N
+    env.controller.drive(-gripper.OPENING_TORQUE, 0.5)
+    bent = {name: env.data.joint(name).qpos[0] - before[name] for name in before}
+  finally:
+    env.close()
+  assert bent[pushed] < -np.deg2rad(2)  # positive is inwards
+  assert abs(bent[other]) < np.deg2rad(0.1)
 
 
 def test_worn_pads_are_thinner_and_shorter():

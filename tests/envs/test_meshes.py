@@ -2,6 +2,7 @@
 
 import builtins
 import dataclasses
+import pickle
 
 import mujoco
 import numpy as np
@@ -12,6 +13,7 @@ from envs import fleet, grasp_env, objects, rollout, scene, units
 from envs.baselines import RandomPolicy
 from envs.objects import build, pieces, shapes
 from envs.objects.meshes import MeshError, open_folder
+from envs.objects.pieces import MissingLibraryError
 
 pytest.importorskip("trimesh")
 pytest.importorskip("coacd")
@@ -315,8 +317,12 @@ def test_a_missing_library_is_named(folder, library, monkeypatch):
     return real(name, *args, **kwargs)
 
   monkeypatch.setattr(builtins, "__import__", without)
-  with pytest.raises(MeshError, match=rf"needs {library}.*pip install 'hand_eye\["):
+  words = rf"needs {library}.*pip install 'hand_eye\["
+  with pytest.raises(MissingLibraryError, match=words) as caught:
     open_folder(str(folder))
+  # As a worker process hands it back.
+  again = pickle.loads(pickle.dumps(caught.value))
+  assert type(again) is MissingLibraryError and str(again) == str(caught.value)
 
 
 def run_task(one: rollout.SceneTask) -> tuple[rollout.Attempt, ...]:

@@ -10,6 +10,7 @@ from envs import objects, rollout, units
 from envs.baselines import OraclePolicy, pinch
 from envs.baselines.surfaces import Cloud, cloud
 from envs.grasp_env import GraspEnv
+from envs.objects import pieces, shapes
 from envs.units import BIN_CENTRE
 
 FLOOR = 0.0
@@ -62,6 +63,36 @@ def test_a_cloud_is_as_large_as_the_shape_and_lies_on_it(part, extent):
   np.testing.assert_allclose(np.ptp(points, axis=0), extent, atol=0.0015)
   if part.shape == "sphere":
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 0.025, atol=1e-9)
+
+
+def cone(radius: float = 0.03, height: float = 0.06) -> shapes.Mesh:
+  angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+  rim = np.stack([radius * np.cos(angles), radius * np.sin(angles), 0 * angles], axis=1)
+  return pieces.hull(np.concatenate([rim, [[0.0, 0.0, height]]]))
+
+
+@pytest.mark.parametrize(
+  "parts",
+  [
+    (objects.Part("mesh", mesh=cone()),),
+    (
+      objects.Part("mesh", (), (0.02, -0.01, 0.0), (0.6, 0.8, 0.0, 0.0), mesh=cone()),
+      objects.Part("capsule", (0.01, 0.03), (0.0, 0.05, 0.01), (0.8, 0.0, 0.6, 0.0)),
+    ),
+  ],
+)
+def test_the_centre_of_mass_is_where_mujoco_has_it(parts):
+  thing = objects.ObjectSpec("a-0", "a", parts, 400.0, 0.8, (1.0, 0.0, 0.0))
+  env = GraspEnv(units.sample_unit(0), [thing], 48)
+  try:
+    body = env.scene.bodies[0]
+    body.place(env.data, np.array([0.5, 0.1, 0.3]), np.array([0.6, 0.0, 0.8, 0.0]))
+    mujoco.mj_forward(env.scene.model, env.data)
+    found = cloud(thing, body, env.data)
+    truth = env.data.body("object0").xipos
+    np.testing.assert_allclose(found.centre, truth, atol=1e-5)
+  finally:
+    env.close()
 
 
 def test_a_soft_cloud_follows_its_nodes():

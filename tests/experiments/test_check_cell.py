@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from envs import units
-from experiments import _cell_tables, _edge, _seeds, check_cell
+from envs import objects, units
+from envs.control import DivergedError
+from envs.menagerie import MenagerieError
+from experiments import _cell_page, _cell_tables, _edge, _seeds, check_cell
 
 SMALL = check_cell.CheckConfig(
   num_attempts=12,
@@ -46,6 +48,7 @@ def row(policy="random", unit="training-00", steps=3, attempts=(), **changes):
     "unit": unit,
     "scene_seed": 1,
     "num_steps": steps,
+    "objects": "training:rigid" if policy == "oracle" else "training",
     "attempts": list(attempts),
     "diverged": 0,
     "strays": 0,
@@ -83,14 +86,20 @@ def test_rates_are_counted_by_unit_and_by_number_of_steps():
 
 
 def test_a_family_is_compared_with_its_share_of_what_lay_there():
-  table = _cell_tables.families([row(attempts=[HELD, UNSEEN, MISSED, EMPTY])])
-  assert table["box"]["attempts"] == 8 and table["box"]["successes"] == 2
-  assert table["mug"]["attempts"] == 4 and table["mug"]["successes"] == 1
+  rows = [
+    row(attempts=[HELD, UNSEEN, MISSED, EMPTY]),
+    row(steps=10, attempts=[HELD, EMPTY]),
+  ]
+  table = _cell_tables.families(rows)
+  box, mug = table["box"], table["mug"]
+  assert (box[3]["attempts"], box[3]["successes"]) == (8, 2)
+  assert (mug[3]["attempts"], mug[3]["successes"]) == (4, 1)
   # Both are picked as often as they lie there: a quarter of the times.
-  assert table["box"]["relative"] == table["mug"]["relative"] == pytest.approx(1.0)
-  only_box = _cell_tables.families([row(attempts=[HELD, EMPTY])])
-  assert only_box["box"]["relative"] == pytest.approx(1.5)
-  assert only_box["mug"]["relative"] == 0.0
+  assert box[3]["relative"] == mug[3]["relative"] == pytest.approx(1.0)
+  # Each number of steps is compared with itself alone.
+  assert box[10]["relative"] == pytest.approx(1.5)
+  assert mug[10]["relative"] == 0.0
+  assert _cell_tables.families([row(attempts=[EMPTY])])["box"][3]["relative"] is None
 
 
 def test_errors_of_motions_are_summarised():
@@ -103,25 +112,51 @@ def test_errors_of_motions_are_summarised():
 
 def test_claims_hold_or_do_not():
   fair = [
-    row(attempts=[HELD] * 2 + [EMPTY] * 8),
-    row(policy="oracle", attempts=[HELD] * 19 + [EMPTY]),
+    row(attempts=[HELD] * 6 + [EMPTY] * 24),
+    row(policy="oracle", attempts=[HELD] * 38 + [EMPTY] * 2),
   ]
   summary = _cell_tables.summarise(fair, moved(2.0, 0.5))
   assert all(claim["holds"] for claim in summary["checks"])
-  assert "NO" not in _cell_tables.markdown(summary)
+  text = _cell_page.markdown(summary)
+  assert "NO" not in text and "too few" not in text
+  assert "Objects: `training:rigid`." in text
+  assert "70 attempts in 2 scenes" in text
+  assert summary["health"]["attempts_per_second"] == pytest.approx(70 / 4)
 
   unfair = [
     row(attempts=[FALSE] * 40, diverged=1),
-    row(policy="oracle", attempts=[HELD, MISSED, EMPTY]),
+    row(policy="oracle", attempts=[HELD, MISSED, EMPTY] * 10),
     row(attempts=[], error="ValueError: broken", scene_seed=7),
   ]
   summary = _cell_tables.summarise(unfair, moved(4.0, 2.0))
   assert not any(claim["holds"] for claim in summary["checks"])
-  text = _cell_tables.markdown(summary)
+  text = _cell_page.markdown(summary)
   assert "random training-00 7: ValueError: broken" in text
   assert "training-00 at T = 3" in text
   assert summary["detectors"]["table"]["drop test"]["recall"] == 0.5
-  assert summary["health"]["diverged_share"] == pytest.approx(1 / 44)
+  assert summary["health"]["diverged_share"] == pytest.approx(1 / 71)
+
+
+def test_few_attempts_show_nothing_and_are_said_to():
+  rows = [
+    row(attempts=[HELD] * 6 + [EMPTY] * 24),
+    row(unit="training-01", attempts=[EMPTY] * 29),
+    row(policy="oracle", attempts=[HELD] * 3),
+  ]
+  summary = _cell_tables.summarise(rows, moved(2.0, 0.5))
+  held = {claim["claim"].split(":")[0]: claim for claim in summary["checks"]}
+  every = held["random, every unit and T"]
+  assert every["holds"] is None and "as few as 29" in every["found"]
+  assert held["oracle, training, T = 3"]["holds"] is None
+  assert held["random, training, T = 3"]["holds"] is True
+  assert "| too few |" in _cell_page.markdown(summary)
+  # Another unit's few attempts do not excuse one that is shown to be unfair.
+  rows.append(row(unit="training-02", attempts=[EMPTY] * 60))
+  summary = _cell_tables.summarise(rows, moved(2.0, 0.5))
+  held = {claim["claim"].split(":")[0]: claim for claim in summary["checks"]}
+  every = held["random, every unit and T"]
+  assert every["holds"] is False
+  assert "not training-02 at T = 3" in every["found"]
 
 
 def test_the_plan_mixes_everything_and_grows_at_its_ends():
@@ -138,11 +173,56 @@ def test_the_plan_mixes_everything_and_grows_at_its_ends():
     assert one.scene.objects.startswith(one.group)
     assert one.scene.unit.family == one.group
     assert one.policy == "random" or one.scene.objects.endswith(":rigid")
-  # Round 0 belongs to evaluations.
-  evaluated = {
-    _seeds.scene_seed(_seeds.Purpose.EVALUATE, 0, 0, i) for i in range(len(large))
-  }
-  assert not evaluated & {t.scene.scene_seed for t in large}
+  assert {scene_purpose(t.scene.scene_seed) for t in large} == {_seeds.Purpose.CHECK}
+
+
+def scene_purpose(seed: int) -> _seeds.Purpose:
+  """The purpose in whose range a scene's seed lies."""
+  first = {p: _seeds.scene_seed(p, 0, 0, 0) for p in _seeds.Purpose}
+  return max((p for p in first if first[p] <= seed), key=lambda p: first[p])
+
+
+def test_what_decides_a_check_is_remembered(tmp_path):
+  config = dataclasses.replace(SMALL, arm="menagerie:kuka_iiwa_14")
+  assert {t.scene.unit.arm for t in check_cell.plan(config)} == {config.arm}
+  assert config.deciding()["arm"] == config.arm
+  assert dataclasses.replace(SMALL, num_attempts=99).deciding() == SMALL.deciding()
+
+
+def test_another_mesh_in_a_folder_is_another_check(tmp_path):
+  pytest.importorskip("trimesh")
+  write_tetrahedron(tmp_path / "one.obj")
+  config = check_cell.CheckConfig(objects=f"{tmp_path}/?scale=fit")
+  before = config.deciding()["objects_fingerprint"]
+  objects.choose.cache_clear()
+  write_tetrahedron(tmp_path / "two.obj", height=2.0)
+  assert before and config.deciding()["objects_fingerprint"] != before
+
+
+def write_tetrahedron(path, height=1.0):
+  corners = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, height)]
+  faces = [(1, 3, 2), (1, 2, 4), (2, 3, 4), (3, 1, 4)]
+  lines = ["v {} {} {}".format(*corner) for corner in corners]
+  lines += ["f {} {} {}".format(*face) for face in faces]
+  path.write_text("\n".join(lines))
+
+
+def test_robots_of_both_families_are_moved_differently(monkeypatch):
+  monkeypatch.setattr(check_cell, "_GRID", (2, 1, 1))
+  monkeypatch.setattr(check_cell, "_COMMANDS", 2)
+  robot = units.sample_unit(0)
+  twin = dataclasses.replace(robot, family="held_out")
+  one, again, other = (check_cell.reach_unit(unit) for unit in (robot, robot, twin))
+  assert one == again
+  assert one["exact"] == pytest.approx(np.array(other["exact"]), abs=1e-6)
+  assert np.abs(np.subtract(one["noisy"], other["noisy"])).min() > 1e-6
+
+
+def test_an_arm_that_is_not_there_is_told_before_any_attempt(tmp_path):
+  config = dataclasses.replace(SMALL, arm="menagerie:none")
+  with pytest.raises(MenagerieError, match="menagerie:none"):
+    check_cell.check(config, tmp_path)
+  assert not (tmp_path / "rows.jsonl").exists()
 
 
 def test_the_grid_has_the_workspace_corners():
@@ -187,10 +267,22 @@ def test_a_crash_is_a_row_and_not_the_end(monkeypatch):
   assert "ValueError: broken" in found["error"] and found["attempts"] == []
 
 
+def test_a_scene_that_is_given_up_counts_what_was_lost(monkeypatch):
+  def diverges(*_):
+    error = DivergedError("6 attempts diverged")
+    error.count = 6
+    raise error
+
+  monkeypatch.setattr(check_cell.rollout, "run_scene", diverges)
+  found = check_cell.run_task(check_cell.plan(SMALL)[0])
+  assert found["diverged"] == 6 and "DivergedError" in found["error"]
+  assert _cell_tables.health([found])["diverged_share"] == 1.0
+
+
 def test_wrong_settings_are_refused_at_once():
   with pytest.raises(_edge.UserError, match="num_attempts"):
     check_cell.CheckConfig(num_attempts=0)
   with pytest.raises(_edge.UserError, match="at most"):
     check_cell.CheckConfig(num_objects=1000)
-  with pytest.raises(ValueError, match="no_such"):
+  with pytest.raises(objects.ObjectsError, match="no_such"):
     check_cell.CheckConfig(objects="no_such")

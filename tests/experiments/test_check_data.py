@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from data_pipeline import frames as frames_lib
 from data_pipeline import plan as plan_lib
-from data_pipeline import source, testing
+from data_pipeline import samples, source, testing
 from data_pipeline.splits import Filter
-from experiments import _data, _edge, check_data, train
+from experiments import _data, _edge, _held_out, check_data, train
+from hand_eye import training
 
 _ROOT = Path(check_data.__file__).parents[1]
 
@@ -29,10 +32,10 @@ def held_out(tmp_path):
   )
 
 
-def _flip(directory, shard):
+def _flip(directory, shard, position=20_000):
   path = sorted(directory.glob("*.array_record-*"))[shard]
   content = bytearray(path.read_bytes())
-  content[20_000] ^= 1
+  content[position] ^= 1
   path.write_bytes(content)
   return path
 
@@ -68,6 +71,30 @@ def test_without_quarantine_nothing_is_moved(data):
   assert "--quarantine moves them away" in check_data.describe(checked)
 
 
+def test_where_no_shard_is_broken_nothing_is_moved(data):
+  plan_lib.dataset_index(data).write_bytes(b"?")
+  (seen,) = check_data.check_data([data])
+  assert "run the collection again to mend the rest" in check_data.describe(seen)
+  (checked,) = check_data.check_data([data], quarantine=True)
+  assert checked.is_mended and checked.num_moved == 0
+  text = check_data.describe(checked)
+  assert "none was moved" in text and "run the collection again" not in text
+  assert check_data.check_data([data])[0].report.problems == ()
+
+
+def test_of_an_unfinished_dataset_broken_shards_are_moved_only(data):
+  (data / "manifest.json").unlink()
+  path = _flip(data, 1)
+  (checked,) = check_data.check_data([data], quarantine=True)
+  assert checked.num_moved == 1 and not checked.is_mended and not path.exists()
+  assert "moved 1 shards into" in check_data.describe(checked)
+  # And of what is outside of shards nothing is mended before it is finished.
+  plan_lib.shard_index(data, 0).unlink()
+  (checked,) = check_data.check_data([data], quarantine=True)
+  assert checked.num_moved == 0 and not checked.is_mended
+  assert "run the collection again to mend the rest" in check_data.describe(checked)
+
+
 def test_what_is_no_dataset_is_named(tmp_path):
   with pytest.raises(_edge.UserError, match="--data is needed"):
     check_data.check_data([])
@@ -86,6 +113,38 @@ def test_broken_records_are_named_or_left_out_before_training(data, held_out):
   assert len(opened) == 23 and path.name in opened.broken[0]
   options = _data.DataOptions(verify="index")
   assert len(train.open_data([data], [held_out], 72, options)[0]) == 24
+
+
+def test_what_stands_in_for_a_broken_held_out_sample_is_not_evaluated(held_out):
+  """Records that break after the dataset was opened: 24 samples, 3 of them broken."""
+  opened = source.open_dataset(held_out, on_bad_record="skip")
+  frames = frames_lib.DecodedFrames(opened)
+  _flip(held_out, 1, 5000)
+  weights = []
+
+  class Sums:
+    def __add__(self, _):
+      return self
+
+    def summary(self):
+      return {"loss": 0.5}
+
+  def eval_step(_, batch, weight):
+    weights.append(np.asarray(weight))
+    return Sums(), np.asarray(batch.command[:, 0])
+
+  evaluate = _held_out.make_evaluator(
+    opened, frames, 64, 10, eval_step, training.make_mesh(jax.devices()[:1])
+  )
+  found = evaluate(None)
+  (broken,) = set(range(8)) - set(found.attempt.tolist())
+  pairs = list(zip(found.attempt.tolist(), found.step.tolist(), strict=True))
+  assert pairs == [(a, t) for a in range(8) if a != broken for t in (1, 2, 3)]
+  every = np.concatenate(weights)
+  gone = np.arange(30) // 3 == broken
+  np.testing.assert_array_equal(every, (np.arange(30) < 24) & ~gone)
+  expected = samples.samples_of(opened.attempts).command[:, 0]
+  np.testing.assert_array_equal(found.probability, expected[~gone[:24]])
 
 
 def test_large_datasets_are_opened_by_their_index(data, held_out, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import finish, testing, writer
+from data_pipeline import finish, records, source, testing, writer
 from data_pipeline import plan as plan_lib
 from experiments import _contact_sheet, _describe, _edge, describe
 from experiments._results import Rate
@@ -155,6 +155,46 @@ def test_the_terminal_says_the_same_and_cuts_long_tables(found):
   assert describe.text_table(("n", "k"), rows).splitlines()[-1] == (
     "and 3 more, on the page"
   )
+
+
+def test_broken_records_and_images_are_left_out_and_named(tmp_path, monkeypatch):
+  encode = records.encode
+
+  def encode_one_wrong(attempt):
+    data = encode(attempt)
+    return testing.with_cut_image(data, 1) if attempt["attempt_id"] == "4" else data
+
+  monkeypatch.setattr(records, "encode", encode_one_wrong)
+  directory = write(tmp_path)
+  shard = directory / plan_lib.read_plan(directory).shard_file(0)
+  with pytest.raises(plan_lib.DatasetError, match=r"record 4 of .*not a readable JPEG"):
+    describe.describe(directory, tmp_path / "out")
+  size = shard.stat().st_size
+  content = bytearray(shard.read_bytes())
+  content[1500] ^= 1  # In the first record.
+  shard.write_bytes(content)
+  with pytest.raises(plan_lib.DatasetError, match="record 0 of .* is broken"):
+    describe.describe(directory, tmp_path / "out")
+  counted, page = describe.describe(
+    directory, tmp_path / "out", on_bad_record="skip", num_shown=5
+  )
+  assert counted.total == Rate(4, 2)
+  first, second = counted.broken
+  assert "record 0 of" in first and "record 4 of" in second and "JPEG" in second
+  assert "2 broken parts were left out" in page.read_text(encoding="utf-8")
+  assert counted.size_bytes == size
+  assert Image.open(tmp_path / "out" / describe.SHEET).height > 300  # Three strips.
+
+
+def test_a_record_that_broke_since_it_was_opened_is_left_out(directory, monkeypatch):
+  """What the index does not tell is met when attempts are decoded."""
+  dataset = _describe.read(directory, on_bad_record="skip").dataset
+  monkeypatch.setattr(
+    source.Dataset, "__getitem__", lambda self, i: b"?" if i == 2 else self.records[i]
+  )
+  found, broken = _describe.decode_some(dataset, range(5), images=False)
+  assert [record["attempt_id"] for record in found] == ["0", "1", "3", "4"]
+  assert len(broken) == 1 and "record 2 of" in broken[0]
 
 
 def test_a_single_attempt_is_described(tmp_path):

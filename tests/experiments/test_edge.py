@@ -65,13 +65,28 @@ def test_json_has_plain_numbers_and_null_for_nan():
   assert json.loads(text) == {"a": 1.5, "b": None, "c": [0, 1]}
 
 
-def test_a_torn_last_line_is_left_out_and_a_torn_other_line_is_named(tmp_path):
+def test_torn_lines_are_left_out_and_named(tmp_path, caplog):
   path = tmp_path / "rows.jsonl"
   path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
   assert [row["a"] for row in _edge.read_jsonl(path)] == [1, 2]
-  path.write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-  with pytest.raises(_edge.UserError, match="line 2"):
-    _edge.read_jsonl(path)
+  assert "line 3 is torn" in caplog.text
+  path.write_text('{"a": 1}\n{"a"\n12\n\n{"a": 3}\n')
+  assert [row["a"] for row in _edge.read_jsonl(path)] == [1, 3]
+  assert "line 2 is torn" in caplog.text
+
+
+def test_a_row_after_a_torn_one_is_not_lost(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  log = _edge.JsonLines(path)
+  log.write({"a": 1})
+  whole = path.read_bytes()
+  for cut in range(len(whole)):
+    path.write_bytes(whole + whole[:cut])
+    log.write({"a": 2})
+    log.write({"a": 3})
+    found = [row["a"] for row in _edge.read_jsonl(path)]
+    # Cut just before its end a row is whole, and counts.
+    assert found == [1, *([1] if cut == len(whole) - 1 else []), 2, 3]
 
 
 def test_workdir_below_a_file_is_refused(tmp_path):
@@ -149,6 +164,25 @@ def test_every_program_explains_its_flags(tmp_path, program):
   assert f"python -m experiments.{program}" in done.stdout
   assert "--workdir" in done.stdout or "--out" in done.stdout
   assert "Traceback" not in done.stderr
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path):
+  path = tmp_path / "config.json"
+  identity = {"seed": 0, "cell": {"steps": (3, 10), "arm": "built_in"}}
+  _edge.check_same(path, identity, "a check")
+  _edge.check_same(path, identity, "a check")
+  assert json.loads(path.read_text())["cell"]["steps"] == [3, 10]
+  for other, words in (
+    ({**identity, "seed": 1}, "another seed;"),
+    ({**identity, "cell": {"steps": (3,), "arm": "built_in"}}, r"another cell\.steps;"),
+    ({**identity, "objects": "box"}, "another objects;"),
+    ({"seed": 0}, r"another cell\.steps, cell\.arm;"),
+  ):
+    with pytest.raises(_edge.UserError, match="holds a check with " + words):
+      _edge.check_same(path, other, "a check")
+  path.write_text('{"seed": 0')
+  with pytest.raises(_edge.UserError, match=r"config\.json is damaged"):
+    _edge.check_same(path, identity, "a check")
 
 
 def run(program, *arguments, folder):

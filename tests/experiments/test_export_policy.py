@@ -9,6 +9,7 @@ from experiments import _edge, export_policy
 from experiments.configs import demo
 from hand_eye import checkpoint, export, training
 from hand_eye import network as network_lib
+from hand_eye.constraints import Constraints, from_json
 
 SMALL = {"channels": 4, "image_convs": 1}
 
@@ -52,6 +53,21 @@ def test_the_limits_hold_every_units_workspace(policy_file):
     low, high = unit.workspace()
     assert np.all(np.asarray(limits["low"]) <= low + 1e-6)
     assert np.all(np.asarray(limits["high"]) >= high - 1e-6)
+
+
+@pytest.mark.slow  # exports again
+def test_a_persons_limits_and_those_of_the_config_are_in_the_file(
+  checkpoints, tmp_path
+):
+  with_limits = config()
+  with_limits.servo.max_step = 0.2
+  given = Constraints(keep_out=((0.4, 0.0, 0.5, 0.1),), yaw_range=(-1.0, 1.0))
+  out = export_policy.export(
+    with_limits, checkpoints, tmp_path / "policy.hep", constraints=given
+  )
+  manifest = export.read_manifest(out)
+  assert manifest["servo"]["max_step"] == 0.2
+  assert from_json(manifest["constraints"]) == given
 
 
 def test_a_checkpoint_of_another_preset_is_refused(checkpoints, tmp_path):

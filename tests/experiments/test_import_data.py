@@ -1,6 +1,9 @@
 """Imports of published attempts: whole, resumed, with broken records, in any order."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,14 @@ from data_pipeline import records, source
 from data_pipeline.importers import levine2016, testing
 from experiments import _edge, _import_report, import_data
 
+METRES = levine2016.Conventions("metres")
 FILES = tuple(f"grasping_dataset_057.tfrecord-0000{i}-of-00002" for i in range(2))
+
+
+def import_paper(source, workdir, *, conventions=METRES, **options):
+  return import_data.import_dataset(
+    str(source), workdir, "paper", conventions=conventions, **options
+  )
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +42,7 @@ def published(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imported(published, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("imported")
-  return import_data.import_dataset(str(published), workdir, "paper")
+  return import_paper(published, workdir)
 
 
 def damaged(published, folder, name, damage):
@@ -59,7 +69,7 @@ def test_every_attempt_arrives_in_order(imported):
 
 @pytest.mark.slow
 def test_the_import_is_the_same_on_two_processes(imported, published, tmp_path):
-  again = import_data.import_dataset(str(published), tmp_path, "paper", num_workers=2)
+  again = import_paper(published, tmp_path, num_workers=2)
   assert shard_bytes(again) == shard_bytes(imported)
 
 
@@ -75,23 +85,21 @@ def test_an_interrupted_import_goes_on_where_it_was(
 
   monkeypatch.setattr(import_data, "import_file", interrupted)
   with pytest.raises(KeyboardInterrupt):
-    import_data.import_dataset(str(published), tmp_path, "paper")
+    import_paper(published, tmp_path)
   seen = []
   monkeypatch.setattr(
     import_data, "import_file", lambda task, *r: seen.append(task.shard) or whole(task)
   )
-  directory = import_data.import_dataset(str(published), tmp_path, "paper")
+  directory = import_paper(published, tmp_path)
   assert seen == [1]
   assert shard_bytes(directory) == shard_bytes(imported)
   assert len(_import_report.read_reports(directory.parent)) == 2
 
 
 def test_other_conventions_do_not_continue_an_import(imported, published):
-  other = levine2016.Conventions(gripper_status="opening")
+  other = levine2016.Conventions("opening")
   with pytest.raises(Exception, match="begun with another configuration") as caught:
-    import_data.import_dataset(
-      str(published), imported.parents[1], "paper", conventions=other
-    )
+    import_paper(published, imported.parents[1], conventions=other)
   assert _edge.message_for_user(caught.value)
 
 
@@ -103,32 +111,79 @@ def flip_second(data):
   return bytes(changed)
 
 
+def flip_length(data):
+  changed = bytearray(data)
+  changed[16 + int.from_bytes(data[:8], "little")] ^= 1
+  return bytes(changed)
+
+
 @pytest.mark.parametrize(
-  ("damage", "record", "reason", "left"),
+  ("damage", "record", "reason", "left", "is_unread"),
   [
-    (flip_second, 1, "does not fit its checksum", 5),
-    (lambda data: data[: len(data) // 2], 1, "the file ends within the record", 4),
-    (lambda data: data[:-3], 2, "the file ends within the record", 5),
+    (flip_second, 1, "does not fit its checksum", 5, False),
+    (lambda data: data[: len(data) // 2], 1, "the file ends within the", 4, False),
+    (lambda data: data[:-3], 2, "the file ends within the record", 5, False),
+    (flip_length, 1, "nothing after it can be read", 4, True),
+    (lambda data: b"?" + data[1:], 0, "nothing after it can be read", 3, True),
   ],
 )
 def test_a_broken_record_stops_the_import_or_is_counted(
-  published, tmp_path, damage, record, reason, left
+  published, tmp_path, damage, record, reason, left, is_unread
 ):
   folder = damaged(published, tmp_path / "broken", FILES[1], damage)
   with pytest.raises(_edge.UserError) as caught:
-    import_data.import_dataset(str(folder), tmp_path / "data", "paper")
+    import_paper(folder, tmp_path / "data")
   message = _edge.message_for_user(caught.value)
-  assert f"{FILES[1]}, record {record}: " in message and reason in message
+  assert f"{FILES[1]}" in message and reason in message
+  assert f"record {record}: " in message
   assert "--on_bad_record=skip" in message
   # The same folder goes on once the person has decided.
-  directory = import_data.import_dataset(
-    str(folder), tmp_path / "data", "paper", on_bad_record="skip"
-  )
+  directory = import_paper(folder, tmp_path / "data", on_bad_record="skip")
   assert len(source.open_dataset(directory)) == left
   reports = _import_report.read_reports(directory.parent)
   said = "\n".join(_import_report.summary(reports))
   assert "left out: 1 records" in said
   assert f"{FILES[1]}, record {record}: " in said and reason in said
+  # What nothing is known of is not counted as if it were known.
+  unread = sum(report.unread for report in reports)
+  assert (unread > 1000) == is_unread
+  assert (f"and {unread:,} bytes of 1 files" in said) == is_unread
+
+
+def test_one_who_decides_to_skip_goes_on_where_the_import_stopped(published, tmp_path):
+  """A file without any usable attempt is no shard, whatever was decided first."""
+  folder = damaged(published, tmp_path / "broken", FILES[0], flip_second)
+  rng = np.random.default_rng(2)
+  hopeless = testing.published_values(rng, 2)
+  del hopeless["grasp/1/image/encoded"]
+  path = folder / "grasping_dataset_058.tfrecord-00000-of-00001"
+  testing.write_tfrecord(path, [testing.to_example(hopeless)])
+  with pytest.raises(_edge.UserError, match="has no usable attempt; record 0: steps"):
+    import_paper(folder, tmp_path)
+  path.unlink()
+  with pytest.raises(_edge.UserError, match="record 1: .*does not fit its checksum"):
+    import_paper(folder, tmp_path)
+  directory = import_paper(folder, tmp_path, on_bad_record="skip")
+  assert len(source.open_dataset(directory)) == 5
+
+
+def test_two_imports_of_different_files_can_be_merged(published, tmp_path):
+  parts = [
+    source.open_dataset(import_paper(published / name, tmp_path / f"part-{number}"))
+    for number, name in enumerate(FILES)
+  ]
+  assert len(source.merge(parts)) == 6
+
+
+def test_what_the_gripper_says_is_not_assumed(published, tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-m", "experiments.import_data", f"--source={published}",
+     f"--workdir={tmp_path}"],
+    cwd=Path(import_data.__file__).parents[1], capture_output=True, text=True,
+  )  # fmt: skip
+  assert done.returncode == 1
+  assert "--gripper_status is needed" in done.stderr
+  assert not list(tmp_path.iterdir())
 
 
 def test_an_awkward_attempt_is_left_out_and_its_neighbours_are_not(tmp_path):
@@ -137,9 +192,7 @@ def test_an_awkward_attempt_is_left_out_and_its_neighbours_are_not(tmp_path):
   del attempts[1]["grasp/1/image/encoded"]
   path = tmp_path / "source" / FILES[0]
   testing.write_tfrecord(path, map(testing.to_example, attempts))
-  directory = import_data.import_dataset(
-    str(path), tmp_path, "paper", on_bad_record="skip"
-  )
+  directory = import_paper(path, tmp_path, on_bad_record="skip")
   assert len(source.open_dataset(directory)) == 2
   (report,) = _import_report.read_reports(directory.parent)
   assert report.attempts == 2
@@ -150,9 +203,7 @@ def test_an_awkward_attempt_is_left_out_and_its_neighbours_are_not(tmp_path):
 
 def test_a_file_without_attempts_gives_no_shard(published, tmp_path):
   folder = damaged(published, tmp_path / "broken", FILES[0], lambda data: data[:100])
-  directory = import_data.import_dataset(
-    str(folder), tmp_path, "paper", on_bad_record="skip"
-  )
+  directory = import_paper(folder, tmp_path, on_bad_record="skip")
   assert len(source.open_dataset(directory)) == 3
   lost = [r for r in _import_report.read_reports(directory.parent) if not r.attempts]
   assert [r.file for r in lost] == [FILES[0]] and len(lost[0].rejected) == 1
@@ -161,9 +212,7 @@ def test_a_file_without_attempts_gives_no_shard(published, tmp_path):
 def test_nothing_usable_is_said_in_one_line(tmp_path):
   (tmp_path / "x.tfrecord").write_bytes(b"no records")
   with pytest.raises(_edge.UserError, match="x.tfrecord, record 0: the file ends"):
-    import_data.import_dataset(
-      str(tmp_path), tmp_path / "out", "paper", on_bad_record="skip"
-    )
+    import_paper(tmp_path, tmp_path / "out", on_bad_record="skip")
   with pytest.raises(_edge.UserError, match="no such files"):
     import_data.find_files(str(tmp_path / "*.record"))
 

@@ -150,11 +150,11 @@ def test_detectors_are_measured_against_the_truth():
     }
 
   rows = [row(0.03, True, True), row(0.0, True, True), row(0.0, True, False)]
-  table = evaluate.detectors([*rows, row(0.0, False, True)])
+  table = _stats.detectors([*rows, row(0.0, False, True)])
   assert table["gripper reading"] == {"precision": 1.0, "recall": 1 / 3}
   assert table["drop test"] == {"precision": 2 / 3, "recall": 2 / 3}
   assert table["label (either)"] == {"precision": 2 / 3, "recall": 2 / 3}
-  assert evaluate.detectors([])["drop test"] == {"precision": None, "recall": None}
+  assert _stats.detectors([])["drop test"] == {"precision": None, "recall": None}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_detectors_are_measured_against_the_truth():
     ("collect", "num_objects", 500, "at most 40"),
     ("evaluate", "policies", ("random", "random"), "random"),
     ("evaluate", "num_workers", -1, "at least 0"),
-    ("evaluate", "policies", ("oracle",), "oracle"),
+    ("evaluate", "policies", ("guess",), "guess.*oracle"),
     ("evaluate", "video_size", 65, "even"),
   ],
 )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_pipeline import testing
 from experiments import _edge, _results, _words, figures, report
+from hand_eye import runtime
 
 RNG = np.random.default_rng(0)
 
@@ -46,7 +47,12 @@ def fill(workdir, servo=(41, 120), randomly=(24, 120)):
   for number in range(2):
     _write_video(evaluate / "videos" / f"servo-held_out-0{number}-7.mp4")
   (workdir / "demo.json").write_text(json.dumps({"seconds": {"collect": 94.2}}))
-  manifest = {"format": 1, "step": 8, "platforms": ["cpu", "cuda", "tpu"], "sha256": {}}
+  manifest = {
+    "format": runtime.FORMAT,
+    "step": 8,
+    "platforms": ["cpu", "cuda", "tpu"],
+    "sha256": {},
+  }
   with zipfile.ZipFile(workdir / "policy.hep", "w") as archive:
     archive.writestr("manifest.json", json.dumps(manifest))
 

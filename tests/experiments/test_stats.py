@@ -1,10 +1,13 @@
 """Intervals against SciPy, closed forms and the library's own exact figures."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from experiments import _stats
+from experiments import _edge, _stats
 from hand_eye import losses
 
 
@@ -16,6 +19,29 @@ def test_wilson_equals_scipy(successes, attempts):
   assert _stats.wilson(successes, attempts) == pytest.approx(
     (expected.low, expected.high), abs=1e-9
   )
+
+
+def test_a_rate_is_an_entry_of_a_table():
+  low, high = _stats.wilson(3, 12)
+  assert _stats.rate(3, 12) == {
+    "attempts": 12, "successes": 3, "rate": 0.25, "low": low, "high": high
+  }  # fmt: skip
+  assert _stats.rate(0, 0)["rate"] == 0.0
+
+
+def test_a_training_needs_no_simulator_for_its_statistics():
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-c",
+      "import sys, experiments._stats; print('mujoco' in sys.modules)",
+    ],
+    cwd=_edge.CONFIGS.parents[1],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == "False"
 
 
 def test_nothing_attempted_says_nothing():

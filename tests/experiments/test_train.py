@@ -6,7 +6,7 @@ import pytest
 
 from data_pipeline import loader as loader_lib
 from data_pipeline import testing
-from experiments import _edge, _fit, _train_config, train
+from experiments import _batches, _edge, _fit, _meter, _train_config, train
 from experiments.configs import demo, levine2016
 from hand_eye import checkpoint
 
@@ -35,7 +35,7 @@ def train_section(**changes):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, compiled_once):
   """Folders of a training and a held-out dataset of synthetic attempts."""
   root = tmp_path_factory.mktemp("data")
   return (
@@ -67,7 +67,7 @@ def weights(workdir):
 def test_an_interrupted_run_ends_with_the_same_bits(
   data, finished, tmp_path, monkeypatch
 ):
-  fetch, calls = _fit._Meter.fetch, []
+  fetch, calls = _meter.Meter.fetch, []
 
   def fetch_until_killed(self, batches):
     calls.append(None)
@@ -75,7 +75,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
       raise KeyboardInterrupt
     return fetch(self, batches)
 
-  monkeypatch.setattr(_fit._Meter, "fetch", fetch_until_killed)
+  monkeypatch.setattr(_meter.Meter, "fetch", fetch_until_killed)
   with pytest.raises(KeyboardInterrupt):
     run(data, tmp_path)
   monkeypatch.undo()
@@ -207,11 +207,11 @@ def test_an_empty_folder_is_no_dataset(tmp_path, data):
 
 def test_each_phase_has_its_own_order_and_reach():
   settings = _train_config.build_train(train_section())
-  first, second = _fit.loader_configs(settings, crop_size=64)
+  first, second = _batches.loader_configs(settings, crop_size=64)
   assert first.seed != second.seed
   assert (first.max_distance, second.max_distance) == (0.01, 1.0)
   other = _train_config.build_train(train_section(seed=1))
-  seeds = {c.seed for c in _fit.loader_configs(other, crop_size=64)}
+  seeds = {c.seed for c in _batches.loader_configs(other, crop_size=64)}
   assert not seeds & {first.seed, second.seed}
   assert [settings.phase_at(step) for step in (0, 5, 6, 11, 12)] == [0, 0, 1, 1, 1]
 
@@ -223,7 +223,7 @@ def test_the_shipped_configs_build(config):
   settings = _train_config.build_train(made.train)
   assert network.name == made.network.preset
   assert settings.optimizer.decay_steps == settings.num_steps
-  assert all(isinstance(c, loader_lib.LoaderConfig) for c in _fit.loader_configs(
+  assert all(isinstance(c, loader_lib.LoaderConfig) for c in _batches.loader_configs(
     settings, network.crop_size
   ))  # fmt: skip
 

@@ -1,5 +1,6 @@
 """A policy to look at: videos, lines, and the pace of a window."""
 
+import dataclasses
 import re
 import sys
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from envs import rollout, units
+from envs import objects, rollout, units
 from experiments import _edge, _policies, _window, evaluate, watch
 from experiments.configs import demo as demo_config
 from hand_eye import checkpoint, training
@@ -20,6 +21,10 @@ def config():
   config = demo_config.get_config()
   config.evaluate.update({"num_objects": 4, "num_steps": 3})
   return config
+
+
+def choose(config, name, checkpoint=""):
+  return _policies.choose(name, config, checkpoint, flag="checkpoint")
 
 
 class Counts:
@@ -47,7 +52,7 @@ class Counts:
 def test_a_video_shows_every_attempt_and_changes_none(config, tmp_path):
   scene = watch.plan_scene(config, unit=2, num_attempts=2, seed=5)
   lines = []
-  policy = watch.choose_policy(config, "random")
+  policy = _policies.RANDOM
   path = watch.film(scene, policy, tmp_path / "new", 96, lines.append)
   assert path == tmp_path / "new" / "watch-random-held_out-02-scene-5.mp4"
   assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -80,7 +85,7 @@ def test_the_servo_is_told_with_its_decisions(config, tmp_path):
   )
   with checkpoint.Checkpointer(tmp_path / "checkpoints", network) as checkpointer:
     checkpointer.save(state, score=0.5)
-  policy = watch.choose_policy(config, "servo", tmp_path / "checkpoints")
+  policy = choose(config, "servo", tmp_path / "checkpoints")
   lines = []
   scene = watch.plan_scene(config, num_attempts=1)
   path = watch.film(scene, policy, tmp_path, 96, lines.append)
@@ -92,12 +97,29 @@ def test_the_servo_is_told_with_its_decisions(config, tmp_path):
 def test_a_scene_is_as_the_flags_and_the_config_say(config):
   scene = watch.plan_scene(config)
   assert scene.unit == units.sample_unit(0, "held_out")
-  assert (scene.objects, scene.num_objects, scene.num_steps) == ("held_out", 4, (3,))
+  wanted = config.evaluate.objects
+  assert (scene.objects, scene.num_objects, scene.num_steps) == (wanted, 4, (3,))
   other = watch.plan_scene(
-    config, unit=1, unit_family="training", selection="box", num_steps=7, seed=9
+    config, unit=1, unit_family="training", selection="box", num_steps=7, seed=9,
+    arm="menagerie:kuka_iiwa_14",
+  )  # fmt: skip
+  assert other.unit == dataclasses.replace(
+    units.sample_unit(1, "training"), arm="menagerie:kuka_iiwa_14"
   )
-  assert other.unit == units.sample_unit(1, "training")
   assert (other.objects, other.num_steps, other.scene_seed) == ("box", (7,), 9)
+
+
+def test_a_scene_of_an_evaluation_is_planned_again_from_its_row(config):
+  config.evaluate.update({"objects": "box,hammer", "num_attempts": 9})
+  settings = _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+  for scene in evaluate.plan_scenes(settings, 72):
+    again = watch.plan_scene(
+      config,
+      unit=int(scene.unit.name.removeprefix("held_out-")),  # as rows.jsonl names it
+      num_attempts=scene.num_attempts,
+      seed=scene.scene_seed,
+    )
+    assert again == scene
 
 
 def test_an_attempt_in_a_line():
@@ -132,9 +154,9 @@ def test_a_lost_attempt_is_told():
   assert lines == ["attempt 1: lost; the physics became unstable"]
 
 
-@pytest.mark.parametrize("name", [n for n in evaluate.POLICIES if n != "servo"])
+@pytest.mark.parametrize("name", [n for n in _policies.POLICIES if n != "servo"])
 def test_every_policy_without_a_network_can_be_watched(config, name):
-  policy = _policies.make_policy(watch.choose_policy(config, name))
+  policy = _policies.make_policy(choose(config, name))
   scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
   (attempt,) = rollout.run_scene(scene, policy).attempts
   assert watch.describe(1, attempt).startswith("attempt 1: ")
@@ -143,12 +165,12 @@ def test_every_policy_without_a_network_can_be_watched(config, name):
 @pytest.mark.parametrize(
   ("call", "words"),
   [
-    (lambda c, p: watch.choose_policy(c, "servo"), "--checkpoint is needed: .*train"),
+    (lambda c, p: choose(c, "servo"), "--checkpoint is needed: .*train"),
     (
-      lambda c, p: watch.choose_policy(c, "servo", p / "none"),
+      lambda c, p: choose(c, "servo", p / "none"),
       "--checkpoint=.*none does not exist; .*experiments.train",
     ),
-    (lambda c, p: watch.choose_policy(c, "guess"), "--policy=guess: .*random, servo"),
+    (lambda c, p: choose(c, "guess"), "policy 'guess' .*random, servo"),
     (lambda c, p: watch.plan_scene(c, selection="teapots"), "'teapots' is not known"),
     (lambda c, p: watch.plan_scene(c, unit_family="x"), "unit family 'x'"),
     (lambda c, p: watch.plan_scene(c, unit=-1), "unit seed -1"),
@@ -166,8 +188,9 @@ def test_every_policy_without_a_network_can_be_watched(config, name):
   ],
 )
 def test_what_a_person_can_mend_is_one_line(config, tmp_path, call, words):
-  with pytest.raises(_edge.UserError, match=words):
+  with pytest.raises((_edge.UserError, objects.ObjectsError), match=words) as caught:
     call(config, tmp_path)
+  assert _edge.message_for_user(caught.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="displays are named so on Linux")

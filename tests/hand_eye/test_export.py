@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from hand_eye import checkpoint, commands, export, network, runtime, servo
+from hand_eye import checkpoint, commands, export, network, policy_file, runtime, servo
 
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
@@ -46,7 +46,7 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def policy_file(weights, tmp_path_factory):
+def exported(weights, tmp_path_factory):
   path = tmp_path_factory.mktemp("export") / "policy.hep"
   export.write_policy(path, weights, workspace=WORKSPACE, about={"run": "test"})
   return path
@@ -61,15 +61,15 @@ def _rewritten(path, tmp_path, **members):
   return copy
 
 
-def test_exported_policy_equals_the_one_in_process(weights, policy_file):
-  exported = runtime.load_policy(policy_file)
+def test_exported_policy_equals_the_one_in_process(weights, exported):
+  loaded = runtime.load_policy(exported, deadlines=False)
   predictor = network.build_predictor(CONFIG)
   in_process = servo.ServoPolicy(
     predictor, weights.params, weights.batch_stats, workspace=WORKSPACE
   )
   for seed in range(4):
     observation, key = _observation(seed), np.array([seed, 0], np.uint32)
-    one, other = exported(observation, key), in_process(observation, key)
+    one, other = loaded(observation, key), in_process(observation, key)
     assert one.action == other.action
     assert np.std(one.evidence["probabilities"]) > 1e-3
     np.testing.assert_allclose(one.command, other.command, atol=1e-5)
@@ -78,28 +78,28 @@ def test_exported_policy_equals_the_one_in_process(weights, policy_file):
     )
 
 
-def test_manifest_says_what_it_is(policy_file):
-  manifest = runtime.read_manifest(policy_file)
+def test_manifest_says_what_it_is(exported):
+  manifest = runtime.read_manifest(exported)
   assert manifest["network"]["channels"] == 4
   assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
   assert manifest["about"] == {"run": "test"} and manifest["step"] == 7
   assert manifest["inputs"]["image"] == ["uint8", [72, 72, 3]]
 
 
-def test_file_names_no_place_on_this_machine(policy_file):
-  data = policy_file.read_bytes()
+def test_file_names_no_place_on_this_machine(exported):
+  data = exported.read_bytes()
   for place in (pathlib.Path(__file__).parent, pathlib.Path(sys.prefix)):
     assert str(place).encode() not in data
 
 
-def test_same_weights_same_bytes(weights, policy_file, tmp_path):
+def test_same_weights_same_bytes(weights, exported, tmp_path):
   again = tmp_path / "again.hep"
   export.write_policy(again, weights, workspace=WORKSPACE, about={"run": "test"})
-  assert again.read_bytes() == policy_file.read_bytes()
+  assert again.read_bytes() == exported.read_bytes()
   assert [file.name for file in tmp_path.iterdir()] == ["again.hep"]
 
 
-def test_workspace_of_the_file_bounds_that_of_the_observation(policy_file):
+def test_workspace_of_the_file_bounds_that_of_the_observation(exported):
   class Wider(NamedTuple):
     pregrasp_image: np.ndarray
     image: np.ndarray
@@ -110,29 +110,75 @@ def test_workspace_of_the_file_bounds_that_of_the_observation(policy_file):
     workspace: tuple = (np.full(4, -9.0), np.full(4, 9.0))
 
   observation = _observation(0)
-  made = runtime.load_policy(policy_file)(Wider(*observation), np.zeros(2, np.uint32))
+  policy = runtime.load_policy(exported, deadlines=False)
+  made = policy(Wider(*observation), np.zeros(2, np.uint32))
   ends = np.asarray(commands.apply(observation.pose, made.evidence["candidates"]))
   assert np.all(ends[:, :2] >= WORKSPACE.low[:2] - 1e-6)
   assert np.all(ends[:, :2] <= WORKSPACE.high[:2] + 1e-6)
 
 
-def test_loading_needs_no_training_code(policy_file):
+# With what jax itself needs.
+_ENOUGH = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
+
+
+def test_it_runs_where_there_is_only_jax_numpy_and_flatbuffers(
+  weights, exported, tmp_path
+):
+  """In an environment with nothing else, it answers like the one in process."""
+  packages = tmp_path / "packages"
+  packages.mkdir()
+  installed = pathlib.Path(np.__file__).parents[1]
+  for found in installed.iterdir():
+    if found.name.split(".")[0].split("-")[0] in _ENOUGH:
+      (packages / found.name).symlink_to(found)
+  (packages / "hand_eye").symlink_to(pathlib.Path(runtime.__file__).parent)
   program = f"""
 import sys
-from hand_eye import runtime
-policy = runtime.load_policy({str(policy_file)!r})
-foreign = {{"flax", "optax", "orbax", "chex", "scipy.stats", "hand_eye.training"}}
-sys.exit(", ".join(foreign & set(sys.modules)) or 0)
+sys.path = [{str(packages)!r}] + [p for p in sys.path if "-packages" not in p]
+import numpy as np
+from hand_eye import runtime, wire
+policy = runtime.load_policy({str(exported)!r}, deadlines=False)
+seen = np.load({str(tmp_path / "seen.npz")!r})
+class Seen:
+  pregrasp_image, image, pose = seen["pregrasp_image"], seen["image"], seen["pose"]
+  step, num_steps, table_height = 1, 4, 0.01
+made = policy(Seen, np.array([3, 0], np.uint32))
+probabilities = made.evidence["probabilities"]
+np.savez({str(tmp_path / "made.npz")!r}, command=made.command, p=probabilities)
+try:
+  import flax
+except ModuleNotFoundError:
+  sys.exit(0)
+sys.exit("this environment has more")
 """
+  seen = _observation(3)
+  np.savez(
+    tmp_path / "seen.npz",
+    pregrasp_image=seen.pregrasp_image,
+    image=seen.image,
+    pose=seen.pose,
+  )
   done = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    [sys.executable, "-I", "-S", "-c", program],
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 0, done.stderr
+  in_process = servo.ServoPolicy(
+    network.build_predictor(CONFIG),
+    weights.params,
+    weights.batch_stats,
+    workspace=WORKSPACE,
+  )(seen, np.array([3, 0], np.uint32))
+  made = np.load(tmp_path / "made.npz")
+  np.testing.assert_allclose(made["command"], in_process.command, atol=1e-5)
+  np.testing.assert_allclose(made["p"], in_process.evidence["probabilities"], atol=1e-5)
 
 
-def test_any_flipped_byte_is_found(policy_file, tmp_path):
-  data = bytearray(policy_file.read_bytes())
-  with zipfile.ZipFile(policy_file) as archive:
+def test_any_flipped_byte_is_found(exported, tmp_path):
+  data = bytearray(exported.read_bytes())
+  with zipfile.ZipFile(exported) as archive:
     starts = [info.header_offset + 60 for info in archive.infolist()]
   for at in (*starts, len(data) - 30):
     damaged = bytearray(data)
@@ -143,8 +189,8 @@ def test_any_flipped_byte_is_found(policy_file, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_truncated_file_is_found(policy_file, tmp_path, share):
-  data = policy_file.read_bytes()
+def test_truncated_file_is_found(exported, tmp_path, share):
+  data = exported.read_bytes()
   (tmp_path / "short.hep").write_bytes(data[: int(len(data) * share)])
   with pytest.raises(export.PolicyFileError, match="is damaged or no policy"):
     export.load_policy(tmp_path / "short.hep")
@@ -155,30 +201,81 @@ def test_missing_file_is_one_clear_error(tmp_path):
     export.load_policy(tmp_path / "absent.hep")
 
 
-def test_other_format_is_named(policy_file, tmp_path):
-  manifest = {**runtime.read_manifest(policy_file), "format": 99}
-  changed = _rewritten(policy_file, tmp_path, manifest=json.dumps(manifest))
-  with pytest.raises(export.PolicyFileError, match="format 99, this program reads 1"):
+@pytest.mark.parametrize(
+  ("found", "message"),
+  [
+    (99, "format 99, this program reads 2: .* or use the one that wrote it"),
+    (1, "format 1, .* older than this program; export it again .*export_policy"),
+    ("two", "format 'two', this program reads 2"),
+  ],
+)
+def test_other_format_is_named(exported, tmp_path, found, message):
+  manifest = {**runtime.read_manifest(exported), "format": found}
+  changed = _rewritten(exported, tmp_path, manifest=json.dumps(manifest))
+  with pytest.raises(export.PolicyFileError, match=message):
     export.load_policy(changed)
 
 
-def test_exchanged_weights_do_not_match_their_checksum(policy_file, tmp_path):
-  changed = _rewritten(policy_file, tmp_path, weights=b"other")
+def test_a_changed_manifest_does_not_match_its_checksum(exported, tmp_path):
+  manifest = runtime.read_manifest(exported)
+  manifest["servo"]["max_step"] = 2.0
+  changed = _rewritten(exported, tmp_path, manifest=json.dumps(manifest))
+  with pytest.raises(export.PolicyFileError, match=r"manifest\.json does not match"):
+    export.load_policy(changed)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda m: m["servo"].update(max_step=0.0), "max_step is 0.0"),
+    (lambda m: m["servo"].update(max_turn=-1.0), "max_turn is -1.0"),
+    (lambda m: m["workspace"].update(high=m["workspace"]["low"]), "empty or not fin"),
+    (lambda m: m["workspace"].update(low=[0.1]), "not two poses of four numbers"),
+    (lambda m: m["constraints"].update(keep_out=[[0, 0, 0, 0]]), "keep_out is"),
+  ],
+)
+def test_limits_that_are_none_are_refused(exported, tmp_path, change, message):
+  """Also where the checksum was made to fit."""
+  manifest = runtime.read_manifest(exported)
+  sums = manifest.pop("sha256")
+  change(manifest)
+  manifest = policy_file.seal(manifest, {})
+  manifest["sha256"] = {**sums, **manifest["sha256"]}
+  changed = _rewritten(exported, tmp_path, manifest=json.dumps(manifest))
+  with pytest.raises(export.PolicyFileError, match=message):
+    export.load_policy(changed)
+
+
+def test_exchanged_weights_do_not_match_their_checksum(exported, tmp_path):
+  changed = _rewritten(exported, tmp_path, weights=b"other")
   with pytest.raises(export.PolicyFileError, match=r"weights\.npz does not match"):
     export.load_policy(changed)
 
 
-def test_other_answer_than_the_golden_one_is_refused(policy_file, tmp_path, weights):
-  """Weights changed together with their checksum: the self-test still sees it."""
+def test_other_answer_than_the_golden_one_is_refused(exported, tmp_path, weights):
+  """Weights changed together with all checksums: the self-test still sees it."""
   tree = {"params": weights.params, "batch_stats": weights.batch_stats}
-  data = export._npz(runtime.flatten(jax.tree.map(lambda x: -x, tree)))
-  manifest = runtime.read_manifest(policy_file)
-  manifest["sha256"]["weights.npz"] = hashlib.sha256(data).hexdigest()
-  changed = _rewritten(
-    policy_file, tmp_path, weights=data, manifest=json.dumps(manifest)
-  )
+  flat = policy_file.flatten(jax.tree.map(lambda x: -x, tree))
+  changed = _with_weights(exported, tmp_path, flat)
   with pytest.raises(export.PolicyFileError, match="fails its self-test"):
-    export.load_policy(changed)
+    export.load_policy(changed, deadlines=False)
+
+
+def test_weights_that_are_nan_do_not_load(exported, tmp_path, weights):
+  tree = {"params": weights.params, "batch_stats": weights.batch_stats}
+  flat = policy_file.flatten(jax.tree.map(lambda x: x * np.nan, tree))
+  with pytest.raises(export.PolicyFileError, match="fails its self-test"):
+    export.load_policy(_with_weights(exported, tmp_path, flat), deadlines=False)
+
+
+def _with_weights(path, tmp_path, flat):
+  """A copy of a policy file with other weights and checksums that fit."""
+  data = policy_file.npz(flat)
+  manifest = runtime.read_manifest(path)
+  sums = manifest.pop("sha256")
+  sums |= {"weights.npz": hashlib.sha256(data).hexdigest()}
+  manifest["sha256"] = sums
+  return _rewritten(path, tmp_path, weights=data, manifest=json.dumps(manifest))
 
 
 def test_unwritable_path_is_one_clear_error(weights, tmp_path):

@@ -108,3 +108,21 @@ def test_wrong_input_is_refused():
     losses.auc_interval(np.zeros(3), np.zeros(4))
   with pytest.raises(ValueError, match="1 scores are not finite"):
     losses.auc_interval(np.zeros(3), np.array([0, np.nan, 1]))
+
+
+def test_calibration_error_is_that_of_the_definition():
+  logits, success = _samples(4000, shift=3.0)
+  probability = np.asarray(jax.nn.sigmoid(logits))
+  expected = 0.0
+  for low in np.arange(20) / 20:
+    inside = (probability >= low) & (probability < low + 0.05)
+    if inside.any():
+      gap = probability[inside].mean() - success[inside].mean()
+      expected += inside.mean() * abs(gap)
+  found = losses.calibration_error(success, probability)
+  np.testing.assert_allclose(found, expected, rtol=1e-3)
+  # That of the histograms knows a probability to a thousandth.
+  summary = losses.metric_sums(logits, success).summary()
+  np.testing.assert_allclose(summary["calibration_error"], found, atol=1e-3)
+  assert losses.calibration_error(np.ones(3), np.ones(3)) == 0.0
+  assert np.isnan(losses.calibration_error(np.ones(0), np.ones(0)))

@@ -175,6 +175,62 @@ def test_bfloat16_computes_nearly_the_same_from_float32_state():
   np.testing.assert_allclose(logits, reference, atol=0.1)
 
 
+@pytest.mark.parametrize(
+  ("size", "kernel", "stride"),
+  [(8, 6, 2), (64, 6, 2), (12, 5, 2), (12, 4, 2), (12, 3, 3), (12, 7, 3), (12, 2, 4),
+   (12, 1, 2)],
+)  # fmt: skip
+def test_space_to_depth_is_the_strided_convolution(size, kernel, stride):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, size, size, 6)).astype(np.float32)
+  weights = rng.normal(size=(kernel, kernel, 6, 4)).astype(np.float32)
+  expected = jax.lax.conv_general_dilated(
+    x, weights, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+  found = network.space_to_depth_conv(x, weights, stride)
+  np.testing.assert_allclose(found, expected, atol=2e-4)
+  with pytest.raises(ValueError, match="no multiple of the stride"):
+    network.space_to_depth_conv(x[:, 1:], weights, stride=stride + size)
+
+
+def test_both_forms_of_the_stem_are_one_network():
+  other = _predictor(network.preset("small", **_SMALLER, stem_form="space_to_depth"))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    other.init(jax.random.key(0)),
+    _predictor().init(jax.random.key(0)),
+  )
+  variables, inputs = _variables(), _inputs(3)
+  for train in (False, True):
+    logits, moved = other.apply(*variables, *inputs, train=train)
+    expected, moved_so = _predictor().apply(*variables, *inputs, train=train)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+      moved,
+      moved_so,
+    )
+
+
+def test_the_receptive_field_is_what_a_feature_depends_on():
+  predictor, variables = _predictor(), _variables()
+  images = np.random.default_rng(0).normal(128, 40, (96, 64, 64, 6)).astype(np.float32)
+
+  def middle(images):
+    return jnp.sum(predictor.encode(*variables, images)[:, 4, 4])
+
+  # A max pool lets one place of each window through: over many images, all of them.
+  seen = np.abs(jax.jit(jax.grad(middle))(images)).sum(axis=(0, 3)) > 0
+  for axis in (0, 1):
+    touched = np.flatnonzero(seen.any(axis=axis))
+    assert touched[-1] - touched[0] + 1 == network.receptive_field(TINY)
+
+
+def test_the_receptive_field_of_figure_4():
+  # 6 at the stem, +2 pixels of stride 2, then in steps of 6: six times 4 and 2.
+  assert network.receptive_field(network.preset("levine2016")) == 6 + 4 + 144 + 12
+
+
 _SMALLER = {"channels": 4, "image_convs": 1, "command_convs": 1}
 
 
@@ -213,6 +269,12 @@ def test_weights_are_plain_dicts():
     ("small", {"image_convs": -1}, "image_convs is -1, expected an integer >= 0"),
     ("small", {"dtype": "int8"}, "dtype is 'int8', expected one of float32, bfloat16"),
     ("small", {"initializer": "ones"}, "initializer is 'ones', expected one of trunc"),
+    ("small", {"stem_form": "fft"}, "stem_form is 'fft', expected one of direct, spa"),
+    (
+      "small",
+      {"stem_form": "space_to_depth", "crop_size": 63},
+      "crop_size 63 is no multiple of stem_stride 2",
+    ),
     ("small", {"command_scale": 0.0}, "command_scale is 0.0, expected > 0"),
   ],
 )

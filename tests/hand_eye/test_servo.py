@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_eye import commands, decision, network, servo
-from hand_eye.decision import Action
+from hand_eye import commands, decision, limits, network, servo
+from hand_eye.constraints import Constraints
+from hand_eye.decision import Action, Cause
 
 SIZE = 8
 TABLE = 0.02
@@ -120,6 +121,88 @@ def test_a_table_outside_the_workspace_holds():
   assert made.action == Action.HOLD and "table height" in made.reason
 
 
+def test_a_long_motion_is_cut_short():
+  config = servo.ServoConfig(max_step=0.05, max_turn=0.1)
+  for offset in ([0.1, 0.05], [0.03, 0.03]):
+    made = _policy(_towards(offset), config=config)(Observation(), _key())
+    best, sent = made.evidence["best"], made.command
+    assert np.linalg.norm(best[:3]) > 0.05
+    assert np.linalg.norm(sent[:3]) <= 0.05 + 1e-6
+    assert abs(commands.yaw_change(sent)) <= 0.1 + 1e-6
+    np.testing.assert_allclose(sent[0] * best[1], sent[1] * best[0], atol=1e-5)
+
+
+def test_goes_where_the_person_allows_and_closes_nowhere_else():
+  """The best place is where the gripper is, but there it is to keep out."""
+  constraints = Constraints(keep_out=((0.5, -0.05, 0.6, 0.05),), yaw_range=(0.5, 0.9))
+  policy = _policy(_towards([0.0, 0.0], width=0.1), constraints=constraints)
+  made = policy(Observation(), _key())
+  assert made.action == Action.MOVE and "may not close here" in made.reason
+  assert made.evidence["p_null"] > made.evidence["p_best"]
+  end = np.asarray(commands.apply(POSE, made.command))
+  assert np.max(np.abs(end[:2] - [0.55, 0.0])) == pytest.approx(0.05, abs=0.01)
+  assert 0.5 - 1e-4 <= end[3] <= 0.9 + 1e-4
+  last = policy(Observation(step=4), _key())
+  assert last.cause == Cause.MAY_NOT_CLOSE and last.evidence["p_best"] > 0.5
+  there = policy(Observation(step=4, pose=end), _key())
+  assert there.close
+
+
+def test_limits_that_leave_nothing_hold():
+  nowhere = Constraints(keep_out=((0.3, -0.3, 0.8, 0.3),))
+  made = _policy(_towards([0, 0]), constraints=nowhere)(Observation(step=4), _key())
+  assert made.cause == Cause.NOTHING_ALLOWED and "leave no motion" in made.reason
+
+
+def test_a_gripper_outside_comes_back_or_holds():
+  away = Observation(pose=np.array([0.8, 0.0, 0.12, 0.3], np.float32))
+  back = _policy(_towards([-0.15, 0.0], width=0.2))(away, _key())
+  assert away.pose[0] + back.command[0] <= 0.7 + 1e-5
+  config = servo.ServoConfig(max_step=0.04)
+  part = _policy(_towards([-0.15, 0.0], width=0.2), config=config)(away, _key())
+  assert part.action != Action.HOLD and -0.04 <= part.command[0] < -0.02
+
+
+def test_a_fleet_decides_together_like_each_alone():
+  """`jax.vmap` over robots: poses, workspaces, constraints, keys of their own."""
+  config = network.preset("small", channels=4, image_convs=1, command_convs=1)
+  predictor = network.build_predictor(config)
+  params, batch_stats = predictor.init(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  params["logit"]["kernel"] = rng.normal(size=(64, 1)).astype(np.float32) / 4
+  robots = 3
+  frames = rng.integers(0, 256, (2, robots, 72, 72, 3), dtype=np.uint8)
+  low = np.tile(WORKSPACE.low, (robots, 1))
+  low[:, 0] += [0.0, 0.05, 0.1]
+  regions = [
+    Constraints(), Constraints(keep_out=((0.5, -0.1, 0.6, 0.1),)),
+    Constraints(yaw_range=(0.0, 0.5)),
+  ]  # fmt: skip
+  arrays = [constraints.arrays() for constraints in regions]
+  inputs = (
+    frames[0],
+    frames[1],
+    rng.uniform(WORKSPACE.low, WORKSPACE.high, (robots, 4)).astype(np.float32),
+    np.full(robots, TABLE, np.float32),
+    commands.Workspace(low=low, high=np.tile(WORKSPACE.high, (robots, 1))),
+    np.array([False, False, True]),
+    jax.random.split(jax.random.key(0), robots),
+    jax.tree.map(lambda *each: np.stack(each), *arrays),
+  )
+  decide = servo.make_decision_fn(predictor)
+  together = jax.jit(jax.vmap(decide, in_axes=(None, None, *[0] * len(inputs))))(
+    params, batch_stats, *inputs
+  )
+  alone = jax.jit(decide)
+  for i in range(robots):
+    one = alone(params, batch_stats, *jax.tree.map(lambda x, i=i: x[i], inputs))
+    assert together.action[i] == one.action
+    for name in ("p_null", "p_best", "command", "probabilities", "samples"):
+      np.testing.assert_allclose(together[name][i], one[name], atol=1e-4)
+  assert together.action[2] in (Action.CLOSE, Action.HOLD)
+  assert len({tuple(np.asarray(c)) for c in together.best}) == robots
+
+
 def test_closes_where_it_is_best():
   made = _policy(_towards([0.0, 0.0]))(Observation(), _key())
   assert made.close and made.evidence["action"] == "close"
@@ -133,13 +216,13 @@ def test_closes_at_the_last_step():
 
 def test_everything_scored_ends_at_the_table_and_inside():
   """The null command too. What is not so gets a score that would win."""
-  inside = servo.is_feasible
+  allowed = limits.allow(WORKSPACE)
 
   def score(command):
     turn = commands.yaw_change(command)
     motion = jnp.concatenate([command[:, :2], turn[:, None]], axis=-1)
     down = jnp.abs(command[:, 2] - (TABLE - POSE[2])) < 1e-6
-    good = down & inside(motion, POSE, WORKSPACE)
+    good = down & limits.is_feasible(motion, POSE, allowed)
     return jnp.where(good, _towards([1.0, 1.0])(command) / 1e3, 50.0)
 
   wide = servo.ServoConfig(initial_std=(0.2, 0.2, 2.0), num_redraws=2)
@@ -151,56 +234,71 @@ def test_everything_scored_ends_at_the_table_and_inside():
   assert np.all(made.evidence["best"][:2] > [0.1, 0.1])
 
 
-def test_pulled_motions_are_feasible_from_anywhere():
-  rng = np.random.default_rng(0)
-  low = np.array([0.4, -0.2, 0.0, -1.0], np.float32)
-  high = np.array([0.7, 0.2, 0.3, 2.0], np.float32)
-  space = commands.Workspace(low=low, high=high)
-  poses = rng.uniform([0, -1, 0, -math.pi], [1, 1, 0.3, math.pi], (5000, 4))
-  motions = rng.normal(size=(5000, 3)) * [0.3, 0.3, 3.0]
-  poses, motions = poses.astype(np.float32), motions.astype(np.float32)
+def _picture(where, camera):
+  """What a scripted camera sees of points [2], metres: a soft spot each, uint8[S, S].
 
-  @jax.vmap
-  def check(motion, pose):
-    pulled = servo.pull(motion, pose, space)
-    was = servo.is_feasible(motion, pose, space)
-    same = jnp.allclose(pulled, motion, atol=1e-5)
-    return servo.is_feasible(pulled, pose, space), was, same
-
-  feasible, was, same = check(motions, poses)
-  assert np.all(feasible)
-  assert 0 < np.sum(was) < 5000 and np.all(same[was])
+  Args:
+    camera: (turn, zoom, shift [2]): how far it was moved from where it was thought.
+  """
+  turn, zoom, shift = camera
+  rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+  middle = (WORKSPACE.low[:2] + WORKSPACE.high[:2]) / 2
+  column, row = rotation @ (where - middle) * zoom * 60 + 32 + np.asarray(shift)
+  grid = np.arange(64)
+  spot = np.exp(
+    -(np.square(grid[None, :] - column) + np.square(grid[:, None] - row)) / 8
+  )
+  return (255 * spot).astype(np.uint8)
 
 
-def test_servoing_reaches_a_target_within_five_steps():
-  """From any start, moving as commanded but for an error of actuation."""
-  corner, target = np.array([0.4, -0.2]), np.array([0.47, 0.12])
-  rng = np.random.default_rng(0)
+def _scripted_to_see():
+  """A predictor that finds gripper and target in the image, and believes that its
+  camera was never moved: it must servo, it cannot aim."""
 
   def encode(params, batch_stats, images):
-    # The scripted camera writes the gripper's position, in 2 mm, into its image.
-    return images[:, :1, :1, 3:].astype(jnp.float32)
+    spots = images[0, :, :, 3:5].astype(jnp.float32)
+    weight = jnp.maximum(spots.sum(axis=(0, 1)), 1e-6)
+    grid = jnp.arange(64.0)
+    column = jnp.einsum("rcs,c->s", spots, grid) / weight
+    row = jnp.einsum("rcs,r->s", spots, grid) / weight
+    return jnp.stack([column, row])[None, None]
 
   def score(params, batch_stats, features, command):
-    miss = features[0, 0, 0, :2] / 500 + corner + command[:, :2] - target
+    gripper, target = features[0, 0, :, 0], features[0, 0, :, 1]
+    miss = command[:, :2] - (target - gripper) / 60
     return 2 - jnp.sum(jnp.square(miss / 0.03), axis=-1)
 
-  scripted = _predictor(None)._replace(encode=encode, score=score)
-  policy = servo.ServoPolicy(scripted, {}, {})
+  config = network.preset("small", frame_size=64, crop_size=64)
+  return _predictor(None)._replace(config=config, encode=encode, score=score)
 
-  for attempt in range(10):
+
+def test_servoing_reaches_a_target_within_five_steps_with_the_camera_moved():
+  """From any start, to any target, with an error of actuation as well."""
+  policy = servo.ServoPolicy(_scripted_to_see(), {}, {})
+  rng = np.random.default_rng(0)
+  inner = WORKSPACE.high[:2] - WORKSPACE.low[:2]
+  for attempt in range(20):
+    target = WORKSPACE.low[:2] + inner * rng.uniform(0.15, 0.85, 2)
     pose = rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
+    camera = (rng.uniform(-0.4, 0.4), rng.uniform(0.8, 1.2), rng.uniform(-4, 4, 2))
     for step in range(1, 7):
-      image = np.zeros((SIZE, SIZE, 3), np.uint8)
-      image[..., :2] = np.clip((pose[:2] - corner) * 500, 0, 255)
-      seen = Observation(image=image, pose=pose, step=step, num_steps=9)
+      image = np.zeros((64, 64, 3), np.uint8)
+      image[..., 0] = _picture(pose[:2], camera)
+      image[..., 1] = _picture(target, camera)
+      seen = Observation(
+        pregrasp_image=np.zeros_like(image),
+        image=image,
+        pose=pose,
+        step=step,
+        num_steps=9,
+      )
       made = policy(seen, _key(10 * attempt + step))
       if made.close:
         break
       command = made.command.copy()
-      command[:2] *= rng.uniform(0.7, 1.0)
+      command[:2] *= rng.uniform(0.9, 1.0)
       pose = np.asarray(commands.apply(pose, command))
-    assert made.close, f"not closed after {step} steps at {pose}"
+    assert made.close, f"not closed after {step} steps, {target} {pose} {camera}"
     np.testing.assert_allclose(pose[:2], target, atol=0.03)
 
 
@@ -240,6 +338,10 @@ def test_wrong_observations_are_refused(broken, message):
     ({"close_ratio": 0.4}, "raise_ratio"),
     ({"raise_low": 0.2}, "raise_low"),
     ({"initial_std": (0.1, 0.1)}, "initial_std"),
+    ({"max_step": 0.0}, "max_step is 0.0, expected a finite number > 0"),
+    ({"max_step": math.inf}, "max_step is inf"),
+    ({"max_turn": math.nan}, "max_turn is nan"),
+    ({"max_turn": 4.0}, "max_turn is 4.0, .* at most pi"),
   ],
 )
 def test_wrong_configurations_are_refused(fields, message):

@@ -52,13 +52,45 @@ def _train(state, batch, steps):
   return state, metrics
 
 
-def test_tiny_set_overfits():
-  state, metrics = _train(_state(), _batch(), 150)
+def test_64_samples_overfit():
+  state, metrics = _train(_state(), _batch(64), 120)
   assert metrics.finite
   assert metrics.sums.summary()["loss"] < 0.01
-  sums, probability = training.make_eval_step(_parts()[0])(state, _batch())
+  sums, probability = training.make_eval_step(_parts()[0])(state, _batch(64))
   assert sums.summary()["auc"] == 1.0 and sums.summary()["loss"] < 0.3
-  np.testing.assert_array_equal(probability > 0.5, _batch().success > 0.5)
+  np.testing.assert_array_equal(probability > 0.5, _batch(64).success > 0.5)
+
+
+def test_a_rule_is_learned_for_images_never_seen():
+  """Success is a bright middle of the image; the rest is noise."""
+
+  def batch(seed):
+    made = _batch(32, seed)
+    images = made.image.copy()
+    bright = np.random.default_rng(seed).random(32) < 0.4
+    images[:, 24:40, 24:40] = np.where(bright, 170, 85)[:, None, None, None]
+    return made.replace(image=images, success=bright.astype(np.float32))
+
+  state, step = _state(), _parts()[2]
+  for seed in range(60):
+    state, _ = step(state, batch(seed))
+  sums = [training.make_eval_step(_parts()[0])(state, batch(s))[0] for s in (90, 91)]
+  assert (sums[0] + sums[1]).summary()["auc"] > 0.95
+
+
+def test_weights_of_another_run_are_the_first_ones():
+  state = _state()
+  params = jax.tree.map(lambda x: np.asarray(x) + 1, state.params)
+  stats = jax.tree.map(lambda x: np.asarray(x) + 2, state.batch_stats)
+  kept = jax.tree.map(np.copy, (params, stats))
+  warm = training.start_from(state, params, stats)
+  for found in (
+    (warm.params, warm.batch_stats),
+    (warm.ema_params, warm.ema_batch_stats),
+  ):
+    jax.tree.map(np.testing.assert_array_equal, found, kept)
+  _train(warm, _batch(), 1)  # donates it
+  jax.tree.map(np.testing.assert_array_equal, (params, stats), kept)
 
 
 def test_same_seed_same_weights_bit_for_bit():
@@ -150,30 +182,69 @@ def test_wrong_optimizers_are_refused(fields, message):
     training.OptimizerConfig(**fields)
 
 
+def test_unknown_batch_norm_is_refused():
+  predictor, optimizer, _ = _parts()
+  with pytest.raises(ValueError, match="batch_norm is 'local', expected one of"):
+    training.make_train_step(predictor, optimizer, batch_norm="local")
+
+
 _ON_EIGHT_DEVICES = """
 import importlib.util, sys
 import jax, numpy as np
 spec = importlib.util.spec_from_file_location("test_training", {test_file!r})
 test = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(test)
-from hand_eye import training
+from hand_eye import checkpoint, training
 
 predictor, optimizer, _ = test._parts(name="sgd", learning_rate=0.01)
 
-def train(mesh):
-  step = training.make_train_step(predictor, optimizer, mesh=mesh)
+def train(mesh, batch, steps=20, **options):
+  step = training.make_train_step(predictor, optimizer, mesh=mesh, **options)
   state = training.init_state(predictor, optimizer, jax.random.key(0), mesh=mesh)
-  batch = training.shard_batch(test._batch(), mesh)
-  assert len(batch.image.sharding.device_set) == len(mesh.devices)
-  for _ in range(3):
-    state, metrics = step(state, batch)
-  return jax.device_get((state, metrics.sums))
+  losses = []
+  with jax.transfer_guard("disallow"):
+    for _ in range(steps):
+      placed = training.shard_batch(batch, mesh)
+      assert len(placed.image.sharding.device_set) == len(mesh.devices)
+      state, metrics = step(state, placed)
+      losses.append(jax.device_get(metrics.sums.loss) / len(batch.success))
+  return np.array(losses), state
+
+def assert_alike(one, other, **tolerance):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+               jax.device_get(one), jax.device_get(other))
 
 assert len(jax.devices()) == 8
-one = train(training.make_mesh(jax.devices()[:1]))
-eight = train(training.make_mesh())
-jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
-             one, eight)
+first, all_of_them = training.make_mesh(jax.devices()[:1]), training.make_mesh()
+one, state_of_one = train(first, test._batch())
+eight, state_of_eight = train(all_of_them, test._batch())
+assert one[-1] < 0.9 * one[0]
+np.testing.assert_allclose(one, eight, rtol=1e-4)
+assert_alike(state_of_one, state_of_eight, rtol=5e-3, atol=1e-4)
+
+# Per-device statistics: as if each device were alone with its samples.
+share = test._batch(2)
+same = jax.tree.map(lambda x: np.concatenate([x] * 8), share)
+alone, state_alone = train(first, share, steps=3)
+each, state_of_each = train(all_of_them, same, steps=3, batch_norm="per_device")
+np.testing.assert_allclose(alone, each, rtol=1e-4)
+assert_alike(state_alone, state_of_each, rtol=5e-3, atol=1e-4)
+other, _ = train(all_of_them, test._batch(), steps=3, batch_norm="per_device")
+assert np.abs(other - one[:3]).max() > 1e-3
+
+# Saved from one device, restored onto eight, and the other way.
+for state, template in ((state_of_one, state_of_each), (state_of_each, state_of_one)):
+  folder = {folder!r} + str(len(template.step.sharding.device_set))
+  with checkpoint.Checkpointer(folder, test.TINY) as checkpoints:
+    checkpoints.save(state)
+    restored = checkpoints.restore(template).state
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)),
+               restored, state)
+  assert restored.step.sharding == template.step.sharding
+  np.testing.assert_array_equal(
+    checkpoint.load_policy(folder).params["logit"]["kernel"],
+    np.asarray(state.ema_params["logit"]["kernel"]))
+
 try:
   training.shard_batch(test._batch(12), training.make_mesh())
 except ValueError as error:
@@ -184,10 +255,11 @@ else:
 
 
 @pytest.mark.slow
-def test_eight_devices_equal_one():
+def test_eight_devices_equal_one(tmp_path):
   """Global batch norm included: its statistics are part of the state compared."""
+  script = _ON_EIGHT_DEVICES.format(test_file=__file__, folder=str(tmp_path / "on"))
   done = subprocess.run(
-    [sys.executable, "-c", _ON_EIGHT_DEVICES.format(test_file=__file__)],
+    [sys.executable, "-c", script],
     env={
       **os.environ,
       "JAX_PLATFORMS": "cpu",

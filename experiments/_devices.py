@@ -1,0 +1,111 @@
+"""Devices of a training program: processes that train together, caches and traces."""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import _edge
+
+# A trace of more steps is too large to look at; the first ones compile.
+_TRACE_AFTER, _TRACE_STEPS = 5, 10
+
+
+def define_flags() -> None:
+  flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Join the processes of a cluster that announces itself to JAX: Cloud TPU, Slurm,"
+    " Open MPI.",
+  )
+  flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of process 0, to join processes by hand; with --num_processes and"
+    " --process_id.",
+  )
+  flags.DEFINE_integer("num_processes", 0, "Processes to join by hand.")
+  flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0.")
+  flags.DEFINE_string(
+    "compilation_cache",
+    "auto",
+    "Folder that keeps compiled programs for the next start; auto: inside --workdir on"
+    " accelerators, none on CPUs; '': none.",
+  )
+
+
+def join(
+  distributed: bool, coordinator: str, num_processes: int, process_id: int
+) -> None:
+  """Joins this process with the others of its run, if flags say that there are any.
+
+  Must come before anything asks JAX for devices.
+
+  Raises:
+    UserError: the flags contradict each other, or the others do not answer.
+  """
+  by_hand = (bool(coordinator), num_processes > 0, process_id >= 0)
+  if not (distributed or any(by_hand)):
+    return
+  if any(by_hand) and not all(by_hand):
+    raise _edge.UserError(
+      "--coordinator=HOST:PORT, --num_processes and --process_id belong together; found"
+      f" coordinator {coordinator!r}, num_processes {num_processes}, process_id"
+      f" {process_id}"
+    )
+  if any(by_hand) and process_id >= num_processes:
+    raise _edge.UserError(
+      f"--process_id is {process_id}, expected 0 to {num_processes - 1} as"
+      f" --num_processes is {num_processes}"
+    )
+  arguments = (coordinator, num_processes, process_id) if all(by_hand) else ()
+  try:
+    jax.distributed.initialize(*arguments)
+  except (RuntimeError, ValueError) as error:
+    where = f"at {coordinator}" if coordinator else "of this cluster"
+    raise _edge.UserError(
+      f"cannot join the processes {where}: {str(error).splitlines()[0]}; start all of"
+      " them within five minutes, with the same --coordinator and --num_processes"
+    ) from error
+
+
+def keep_compiled(flag: str, workdir: str | Path) -> None:
+  """Sets the folder of --compilation_cache."""
+  if flag == "auto":
+    # On a CPU it saves seconds, and another CPU may lack an instruction of this one.
+    flag = "" if jax.default_backend() == "cpu" else str(Path(workdir) / "compiled")
+  if flag:
+    jax.config.update("jax_compilation_cache_dir", str(Path(flag).absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+class Trace:
+  """Writes a profiler's trace of a few steps of a run into a folder."""
+
+  def __init__(self, folder: Path | None, begin: int):
+    """`begin` steps were taken before; with no folder it does nothing."""
+    self._folder = folder
+    self._first = begin + 1 + _TRACE_AFTER
+    self._is_running = False
+
+  def __enter__(self) -> "Trace":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._stop()
+
+  def before(self, step: int) -> None:
+    """Must be called before each step is started."""
+    if self._folder is None:
+      return
+    if step == self._first:
+      jax.profiler.start_trace(str(self._folder))
+      self._is_running = True
+    elif step == self._first + _TRACE_STEPS:
+      self._stop()
+
+  def _stop(self) -> None:
+    if self._is_running:
+      jax.effects_barrier()
+      jax.profiler.stop_trace()
+      self._is_running = False

@@ -1,0 +1,261 @@
+r"""How long one decision takes, from images to command, against a floor and peers.
+
+  python -m experiments.benchmarks.control --workdir=runs/benchmarks
+
+One image pair, three times 64 commands and the null command, with random weights. In
+one run, in turns: ours (`hand_eye.inference`), step by step; the plain network with the
+embedding tiled, and once with the images tiled, 64 times; OpenVINO
+(`hand_eye.engine`) and PyTorch (embedding tiled, compiled, channels last), both in
+float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
+matrix products, measured in the same run. What is not installed is left out and said
+to be: `pip install openvino torch`. Writes control.json.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import _edge
+from experiments.benchmarks import _control_torch
+from hand_eye import commands, engine, inference, network, servo
+
+Decision = Callable[[], Any]
+SEARCH = servo.ServoConfig()
+MATRIX = 2048  # side of the products that the peak is measured with
+
+
+def multiply_adds(config: network.NetworkConfig) -> tuple[int, int]:
+  """Needed for an image pair and for a command, each convolution done directly.
+
+  The first command convolution counts with the image: it is needed once.
+  """
+  c, size, depth = config, config.crop_size, config.channels
+  size = -(-size // c.stem_stride)
+  image = size**2 * c.stem_kernel**2 * network.IMAGE_CHANNELS * depth
+  size = -(-size // c.stem_pool)
+  image += c.image_convs * (size * c.image_kernel * depth) ** 2
+  size = -(-size // c.image_pool)
+  once = (size * c.command_kernel * depth) ** 2
+  image += once * min(c.command_convs, 1)
+  command = once * max(c.command_convs - 1, 0)
+  size = -(-size // c.command_pool)
+  for _ in range(c.final_convs):
+    size -= c.final_kernel - 1
+    command += (size * c.final_kernel * depth) ** 2
+  units = [size**2 * depth, *c.dense_units, 1]
+  command += sum(a * b for a, b in zip(units[:-1], units[1:], strict=True))
+  return image, command
+
+
+def random_variables(config: network.NetworkConfig) -> Any:
+  """Weights with which activations keep their scale, and statistics, of no meaning."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(network.build_predictor(config).init, jax.random.key(0))
+
+  def draw(path, x):
+    if path[-1].key == "kernel":
+      deviation = np.sqrt(2 / np.prod(x.shape[:-1]))
+      return rng.normal(size=x.shape, scale=deviation).astype(np.float32)
+    return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def tiled_images(config: network.NetworkConfig) -> network.Predictor:
+  """The plain network as it would be called without halves."""
+  plain = network.build_predictor(config)
+
+  def score(params, batch_stats, images, candidates):
+    images = jnp.broadcast_to(images, (len(candidates), *images.shape[1:]))
+    # Else the compiler sees that they are all the same.
+    images = jax.lax.optimization_barrier(images)
+    return plain.apply(params, batch_stats, images, candidates, train=False)[0]
+
+  return plain._replace(encode=lambda params, batch_stats, images: images, score=score)
+
+
+def compiled(
+  predictor: network.Predictor, weights: Any, frames: np.ndarray
+) -> Decision:
+  """One decision of the servo as one compiled call."""
+  decide = servo.make_decision_fn(predictor, SEARCH)
+  space = commands.Workspace(
+    low=np.array([0.4, -0.2, 0.0, -np.pi], np.float32),
+    high=np.array([0.7, 0.2, 0.3, np.pi], np.float32),
+  )
+
+  @jax.jit
+  def run(weights, frames, seed):
+    pose = jnp.array([0.55, 0.0, 0.12, 0.3])
+    key = jax.random.key(seed)
+    params, batch_stats = weights
+    return decide(params, batch_stats, *frames, pose, 0.0, space, False, key)
+
+  weights = jax.device_put(weights)
+  function = run.lower(weights, frames, 0).compile()
+  seeds = iter(range(10**9))
+  return lambda: np.asarray(
+    function(weights, frames, np.asarray(next(seeds), np.int32)).command
+  )
+
+
+def ours(
+  config: network.NetworkConfig, variables: Any, frames: np.ndarray
+) -> dict[str, Decision]:
+  """The plain network, and each step from it to the fast path."""
+  prepare = jax.jit(functools.partial(inference.prepare, config=config))
+  prepared = prepare(*variables)
+  folded: Any = (prepared, {})
+  fast = inference.build_predictor(config)
+  made = {"plain": compiled(network.build_predictor(config), variables, frames)}
+  with mock.patch.object(inference, "_uses_winograd", lambda config: False):
+    made["folded, commuted"] = compiled(fast, folded, frames)
+  if inference._uses_winograd(config):
+    with mock.patch.object(inference, "CHUNK", SEARCH.num_samples):
+      made["Winograd"] = compiled(fast, folded, frames)
+  made["ours"] = compiled(fast, variables, frames)
+  share = jax.jit(functools.partial(inference.encode_pregrasp, config=config))(
+    prepared, servo.centre_crop(frames[0], config.crop_size)[None]
+  )
+
+  def encode_image(params, batch_stats, images):
+    return inference.encode(
+      params["folded"], images[..., 3:], config, pregrasp_share=params["share"]
+    )
+
+  def score(params, batch_stats, features, candidates):
+    return inference.score(params["folded"], features, candidates, config)
+
+  kept = fast._replace(encode=encode_image, score=score)
+  weights: Any = ({"folded": prepared, "share": share}, {})
+  made["ours, prepared"] = compiled(fast, folded, frames)
+  made["ours, pregrasp kept"] = compiled(kept, weights, frames)
+  for precision in engine.PRECISIONS:
+    with contextlib.suppress(engine.EngineError):
+      predictor = engine.build_predictor(prepared, config, precision=precision)
+      made[f"OpenVINO {precision}"] = compiled(predictor, ({}, {}), frames)
+  return made
+
+
+def milliseconds(function: Decision) -> float:
+  start = time.perf_counter()
+  function()
+  return 1e3 * (time.perf_counter() - start)
+
+
+def measure(name: str, rounds: int, tile_images: bool) -> dict[str, Any]:
+  """Medians in milliseconds for one preset, and what they are compared with."""
+  config = network.preset(name)
+  variables = random_variables(config)
+  shape = (2, config.frame_size, config.frame_size, 3)
+  frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+  matrix = jnp.ones((MATRIX, MATRIX))
+  product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+  decisions = ours(config, variables, frames)
+  decisions |= _control_torch.decisions(config, variables, frames, SEARCH)
+  decisions["matrix product"] = lambda: product(matrix, matrix).block_until_ready()
+  times: dict[str, list[float]] = {each: [] for each in decisions}
+  with _edge.progress(rounds * len(decisions), f"{name}", "decisions") as bar:
+    for decide in decisions.values():  # warms caches up
+      decide()
+    for _ in range(rounds):  # in turns: what else the machine does meets all alike
+      for each, decide in decisions.items():
+        times[each].append(milliseconds(decide))
+        bar.update(1)
+  medians = {each: float(np.median(values)) for each, values in times.items()}
+  best = {each: float(np.min(values)) for each, values in times.items()}
+  if tile_images:
+    decide = compiled(tiled_images(config), variables, frames)
+    medians["plain, images tiled"] = best["plain, images tiled"] = milliseconds(decide)
+  image, command = multiply_adds(config)
+  count = SEARCH.num_samples * SEARCH.num_iterations + 1
+  needed = image + count * command
+  peak = MATRIX**3 / best["matrix product"] / 1e6  # G multiply-adds a second
+  return {
+    "preset": name,
+    "rounds": rounds,
+    "median_ms": medians,
+    "best_ms": best,
+    "multiply_adds": {"image": image, "command": command, "decision": needed},
+    "peak_gflops": 2 * peak,
+    "floor_ms": needed / peak / 1e6,
+    "decisions_per_second": 1e3 / medians["ours"],
+  }
+
+
+def benchmark(
+  workdir: str | Path, *, presets: Sequence[str], rounds: int, tile_images: bool
+) -> dict[str, Any]:
+  """Runs the whole benchmark; returns and writes what control.json holds."""
+  workdir = _edge.prepare_workdir(workdir)
+  result = {
+    "device": jax.devices()[0].device_kind,
+    "presets": [measure(name, rounds, tile_images) for name in presets],
+    "left_out": [
+      package
+      for package, there in (
+        ("openvino", importlib.util.find_spec("openvino")),
+        ("torch", _control_torch.is_installed()),
+      )
+      if not there
+    ],
+    "software": _edge.versions(),
+  }
+  _edge.write_atomically(
+    workdir / "control.json", _edge.to_json(result, indent=2) + "\n"
+  )
+  return result
+
+
+def describe(result: dict[str, Any]) -> str:
+  """The tables for the terminal."""
+  lines = []
+  for each in result["presets"]:
+    lines.append(
+      f"{each['preset']} on {result['device']}, one decision,"
+      f" {each['rounds']} rounds; matrix products {each['peak_gflops']:.0f} GFLOP/s"
+    )
+    lines.append(f"{'':<24}{'median ms':>10}{'best ms':>10}{'a second':>10}")
+    for name, value in each["median_ms"].items():
+      if name != "matrix product":
+        best = each["best_ms"][name]
+        lines.append(f"{name:<24}{value:>10.1f}{best:>10.1f}{1e3 / value:>10.1f}")
+    lines.append(f"{'floor, float32':<24}{each['floor_ms']:>10.1f}")
+    lines.append("")
+  for package in result["left_out"]:
+    lines.append(f"{package} was left out: it is not installed.")
+  return "\n".join(lines).rstrip()
+
+
+def define_flags() -> None:
+  flags.DEFINE_string("workdir", "", "Folder for control.json.")
+  flags.DEFINE_list("presets", ["levine2016", "small"], "Networks to measure.")
+  flags.DEFINE_integer("rounds", 15, "Decisions of each kind.", lower_bound=1)
+  flags.DEFINE_bool(
+    "tile_images", True, "Also one decision with the images tiled: half a minute, 4 GB."
+  )
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  result = benchmark(
+    args.workdir,
+    presets=args.presets,
+    rounds=args.rounds,
+    tile_images=args.tile_images,
+  )
+  print(describe(result))
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

@@ -1,0 +1,82 @@
+r"""Serves an exported policy to robots over a local socket.
+
+  python -m experiments.serve --policy=runs/demo/policy.hep --socket=/tmp/policy.sock
+  python -m experiments.serve --policy=runs/demo/policy.hep --port=7400
+
+One process and one device for a fleet, whatever language its controllers are written
+in: docs/wire_format.md describes what goes over the wire, `hand_eye.client.Client` is a
+client. The server listens on this machine alone, and to everyone on it who may open
+the socket: a Unix socket is this user's, a port is everybody's.
+"""
+
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import _constraints, _edge, _server
+from hand_eye import runtime, wire
+
+_LOOPBACK = "127.0.0.1"
+
+
+def address_of(socket_path: str, port: int) -> wire.Address:
+  """The address that the two flags name.
+
+  Raises:
+    UserError: both or none is given, or it is none.
+  """
+  if bool(socket_path) == (port >= 0):
+    raise _edge.UserError("expected either --socket, a path, or --port, a number")
+  if socket_path:
+    if len(socket_path.encode()) > 100:
+      raise _edge.UserError(
+        f"--socket={socket_path}: expected a path of at most 100 bytes"
+      )
+    return str(Path(socket_path))
+  if port > 65535:
+    raise _edge.UserError(f"--port={port}: expected 0 to 65535; 0 chooses one")
+  return _LOOPBACK, port
+
+
+def define_flags() -> None:
+  flags.DEFINE_string("policy", "", "The file that export_policy wrote.")
+  flags.DEFINE_string("socket", "", "Path of a Unix socket to listen at.")
+  flags.DEFINE_integer("port", -1, "Port of this machine to listen at; 0: any.")
+  flags.DEFINE_integer("max_clients", 32, "Robots at the same time.", lower_bound=1)
+  flags.DEFINE_float("max_age_ms", 500.0, "Older images are answered by HOLD.")
+  _constraints.define_flags()
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  address = address_of(args.socket, args.port)
+  path = args.policy
+  if not path:
+    raise _edge.UserError("--policy is needed: the file that export_policy writes")
+  if not 0 < args.max_age_ms < float("inf"):
+    raise _edge.UserError(f"--max_age_ms={args.max_age_ms}: expected more than 0")
+  policy = runtime.load_policy(
+    path, constraints=_constraints.from_flags(), max_age=args.max_age_ms / 1e3
+  )
+  limits = _server.Limits(clients=args.max_clients, waiting=args.max_clients)
+  with _server.Server(policy, address, limits) as server:
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(name, lambda *_: stop.set())
+    server.start()
+    where = server.address
+    shown = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
+    print(
+      f"Serving {path} at {shown}, images of {policy.frame_size} pixels; one iteration"
+      f" needs {1e3 * policy.needs:.0f} ms. Ctrl-C ends it.",
+      flush=True,
+    )
+    stop.wait()
+    print(", ".join(f"{name} {count}" for name, count in server.counts().items()))
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

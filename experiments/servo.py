@@ -1,0 +1,268 @@
+r"""Closed-loop control of a simulated unit by an exported policy, at a rate.
+
+  python -m experiments.servo --policy=runs/demo/policy.hep --workdir=runs/servo
+  python -m experiments.servo --policy=runs/demo/policy.hep --viewer --rate=10 \
+    --push=0.4 --push_step=3
+
+Decisions come while the arm moves, and each takes the time that it really takes here:
+the cell goes on meanwhile. The video shows what the camera sees with the candidates
+that were scored, from red to green, the decision, and how long it took. At the end:
+median, 99th percentile and worst latency, and deadlines that were missed, as text and
+in servo.json.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from envs import control, grasp_env, objects, rollout, units
+from experiments import _constraints, _edge, _servo_video, _servoing, _window
+from hand_eye import runtime
+from hand_eye.decision import Cause
+
+_MOST_LOST = 5  # attempts that the physics may spoil
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ServoTask:
+  """What is servoed, see the flags of the same names."""
+
+  unit: units.Unit
+  objects: str = "held_out"
+  num_objects: int = 6
+  num_attempts: int = 3
+  num_steps: int = 10
+  rate: float = 5.0  # Hz
+  deadline: float = 0.0  # s; 0 is four fifths of the period
+  pushing: _servoing.Pushing = _servoing.Pushing()
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    for flag, value, least in (
+      ("num_objects", self.num_objects, 1),
+      ("num_attempts", self.num_attempts, 1),
+      ("num_steps", self.num_steps, 1),
+      ("seed", self.seed, 0),
+      ("push", self.pushing.speed, 0),
+      ("push_step", self.pushing.step, 0),
+      ("deadline_ms", self.deadline, 0),
+    ):
+      if not value >= least:
+        raise _edge.UserError(f"--{flag}={value}: expected at least {least}")
+    if not 0.1 <= self.rate <= 50:
+      raise _edge.UserError(
+        f"--rate={self.rate}: expected 0.1 to 50 decisions a second"
+      )
+    try:
+      objects.choose(self.objects)
+    except ValueError as error:
+      raise _edge.UserError(str(error)) from error
+
+
+def run(
+  task: ServoTask,
+  policy: _servoing.DeadlinePolicy,
+  frame_size: int,
+  recorder: rollout.Recorder,
+  say: Say = print,
+) -> dict[str, Any]:
+  """Makes the attempts of a task; returns the closing report, see `summarize`.
+
+  Args:
+    policy: of images of `frame_size` pixels.
+    say: is told each attempt as one line.
+
+  Raises:
+    DivergedError: the physics became unstable again and again.
+  """
+  deadline = task.deadline or 0.8 / task.rate
+  made: list[_servoing.Servoed] = []
+  lost = 0
+  stopwatch = _edge.Stopwatch()
+  while len(made) < task.num_attempts:
+    rng = np.random.default_rng([task.seed, task.unit.seed, lost])
+    env = grasp_env.GraspEnv(
+      task.unit,
+      objects.sample_objects(rng, task.num_objects, task.objects),
+      frame_size,
+      recorder.largest_image,
+    )
+    env.controller.on_control_step = functools.partial(recorder.frame, env)
+    try:
+      env.fill(rng)
+      while len(made) < task.num_attempts:
+        made.append(
+          _servoing.servo(
+            env,
+            policy,
+            np.random.default_rng([task.seed, task.unit.seed, lost, len(made)]),
+            rate=task.rate,
+            deadline=deadline,
+            num_steps=task.num_steps,
+            pushing=task.pushing,
+            recorder=recorder,
+          )
+        )
+        say(describe(len(made), made[-1]))
+    except control.DivergedError:
+      lost += 1
+      say(f"attempt {len(made) + 1}: lost; the physics became unstable")
+      if lost > _MOST_LOST:
+        raise
+    finally:
+      env.close()
+  report = summarize(task, deadline, made)
+  return {**report, "lost": lost, "wall_seconds": round(stopwatch.seconds, 2)}
+
+
+def describe(number: int, attempt: _servoing.Servoed) -> str:
+  """An attempt as a line."""
+  outcome = attempt.outcome
+  actions = ", ".join(
+    f"{d.action.name.lower()} ({d.confidence:.2f}, {1e3 * d.seconds:.0f} ms)"
+    for d in attempt.decisions
+  )
+  return (
+    f"attempt {number}: {'success' if outcome.success else 'failure'};"
+    f" {outcome.grasped or 'nothing'} hung in the gripper after"
+    f" {attempt.seconds:.1f} s: {actions}"
+  )
+
+
+def summarize(
+  task: ServoTask, deadline: float, attempts: Sequence[_servoing.Servoed]
+) -> dict[str, Any]:
+  """The closing report: latencies in milliseconds, what was missed, what came of it."""
+  made = [decision for attempt in attempts for decision in attempt.decisions]
+  latency = 1e3 * np.array([decision.seconds for decision in made])
+  held = [d.cause.name.lower() for d in made if d.cause != Cause.NONE]
+  return {
+    "unit": task.unit.name,
+    "rate_hz": task.rate,
+    "deadline_ms": 1e3 * deadline,
+    "attempts": len(attempts),
+    "successes": sum(attempt.outcome.success for attempt in attempts),
+    "decisions": len(made),
+    "latency_ms": {
+      "p50": float(np.percentile(latency, 50)),
+      "p99": float(np.percentile(latency, 99)),
+      "worst": float(latency.max()),
+    },
+    "missed_deadlines": sum(d.seconds > deadline for d in made),
+    "fewer_iterations": sum(not d.complete and d.cause == Cause.NONE for d in made),
+    "skipped_ticks": sum(attempt.skipped for attempt in attempts),
+    "watchdog_stops": sum(attempt.stopped for attempt in attempts),
+    "held": {cause: held.count(cause) for cause in sorted(set(held))},
+    "pushed_at_step": task.pushing.step,
+    "pushed_with_m_s": task.pushing.speed,
+  }
+
+
+def in_words(report: dict[str, Any]) -> str:
+  """The closing report for people."""
+  latency = report["latency_ms"]
+  held = ", ".join(f"{name} {count}" for name, count in report["held"].items())
+  return (
+    f"{report['successes']} of {report['attempts']} attempts succeeded."
+    f" {report['decisions']} decisions at {report['rate_hz']:g} Hz: latency p50"
+    f" {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, worst"
+    f" {latency['worst']:.1f} ms; {report['missed_deadlines']} missed the deadline of"
+    f" {report['deadline_ms']:.0f} ms, {report['fewer_iterations']} made fewer"
+    f" iterations to keep it, {report['skipped_ticks']} ticks had no decision, the"
+    f" watchdog stopped the arm {report['watchdog_stops']} times. Held:"
+    f" {held or 'never'}."
+  )
+
+
+def film(
+  task: ServoTask,
+  policy: runtime.LoadedPolicy,
+  workdir: str | Path,
+  size: int,
+  say: Say = print,
+) -> dict[str, Any]:
+  """Servoes, writes servo.mp4 and servo.json to a folder, returns the report."""
+  if size % 2 or not 64 <= size <= 1024:
+    raise _edge.UserError(f"--size={size}: expected an even number from 64 to 1024")
+  folder = _edge.prepare_workdir(workdir)
+  with _servo_video.ServoVideo(folder / "servo.mp4", size) as video:
+    report = run(task, policy, policy.frame_size, video, say)
+  _edge.write_atomically(folder / "servo.json", _edge.to_json(report, indent=2) + "\n")
+  return report
+
+
+def show(
+  task: ServoTask, policy: runtime.LoadedPolicy, say: Say = print
+) -> dict[str, Any] | None:
+  """Servoes in a window in real time; the report, or None if it was closed before."""
+  _window.check_display()
+  window = _window.Window()
+  try:
+    return run(task, policy, policy.frame_size, window, say)
+  except (_window.WindowClosedError, KeyboardInterrupt):
+    return None  # either is how one stops looking
+  finally:
+    window.close()
+
+
+def define_flags() -> None:
+  flags.DEFINE_string("policy", "", "The file that export_policy wrote.")
+  flags.DEFINE_float("rate", 5.0, "Decisions a second.")
+  flags.DEFINE_float("deadline_ms", 0.0, "Of each; 0: four fifths of the period.")
+  flags.DEFINE_integer("unit", 0, "Which robot of its family.")
+  flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
+  flags.DEFINE_string("objects", "held_out", "Which objects; a folder, too.")
+  flags.DEFINE_integer("num_objects", 6, "In the bin.")
+  flags.DEFINE_integer("num_attempts", 3, "In one bin.")
+  flags.DEFINE_integer("num_steps", 10, "T of each attempt.")
+  flags.DEFINE_integer("seed", 0, "Of the scene.")
+  flags.DEFINE_float("push", 0.0, "Objects are knocked about with this speed, m/s.")
+  flags.DEFINE_integer("push_step", 3, "Before this step of each attempt.")
+  flags.DEFINE_integer("size", 480, "Of the video's picture, pixels, even.")
+  flags.DEFINE_string("workdir", "", "Folder for servo.mp4 and servo.json.")
+  flags.DEFINE_bool("viewer", False, "A window instead of a video.")
+  _constraints.define_flags()
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  if args.viewer == bool(args.workdir):
+    raise _edge.UserError(
+      "expected either --workdir, a folder for a video, or --viewer for a window"
+    )
+  if not args.policy:
+    raise _edge.UserError("--policy is needed: the file that export_policy writes")
+  try:
+    (robot,) = units.fleet_units(1, args.unit_family, args.unit)
+  except ValueError as error:  # says which, and what there is
+    raise _edge.UserError(str(error)) from error
+  task = ServoTask(
+    unit=robot,
+    objects=args.objects,
+    num_objects=args.num_objects,
+    num_attempts=args.num_attempts,
+    num_steps=args.num_steps,
+    rate=args.rate,
+    deadline=args.deadline_ms / 1e3,
+    pushing=_servoing.Pushing(args.push_step if args.push else 0, args.push),
+    seed=args.seed,
+  )
+  policy = runtime.load_policy(args.policy, constraints=_constraints.from_flags())
+  if args.viewer:
+    report = show(task, policy)
+  else:
+    report = film(task, policy, args.workdir, args.size)
+    print(f"Video: {Path(args.workdir) / 'servo.mp4'}")
+  if report is not None:
+    print(in_words(report))
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

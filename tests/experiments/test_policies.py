@@ -1,0 +1,113 @@
+"""Policies by name: one table, from which every program takes them."""
+
+import numpy as np
+import pytest
+
+from envs import baselines
+from experiments import _edge, _policies, _seeds, check_cell, evaluate, watch
+from experiments.configs import demo as demo_config
+
+
+@pytest.fixture(autouse=True)
+def nothing_made_before():
+  _policies.make_policy.cache_clear()
+  yield
+  _policies.make_policy.cache_clear()
+
+
+@pytest.fixture
+def config():
+  config = demo_config.get_config()
+  config.evaluate.update(
+    {
+      "policies": ("random", "mine"),
+      "num_attempts": 1,
+      "num_units": 1,
+      "num_objects": 2,
+      "num_steps": 2,
+      "num_workers": 1,
+      "video_size": 64,
+    }
+  )
+  return config
+
+
+class Straight(baselines.RandomPolicy):
+  """Does what the random policy does, and says that it was asked."""
+
+  asked = 0
+
+  def __call__(self, observation, key):
+    Straight.asked += 1
+    return super().__call__(observation, key)
+
+
+def test_a_policy_entered_in_the_table_is_evaluated_and_watched(
+  config, tmp_path, monkeypatch
+):
+  with pytest.raises(_edge.UserError, match="'mine'.*random.*servo.*oracle"):
+    _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+  monkeypatch.setitem(_policies.POLICIES, "mine", lambda spec: Straight())
+  monkeypatch.setattr(Straight, "asked", 0)
+  summary = evaluate.evaluate(config, "", tmp_path)["policies"]
+  assert {name: row["attempts"] for name, row in summary.items()} == {
+    "random": 1, "mine": 1
+  }  # fmt: skip
+  rows = _edge.read_jsonl(tmp_path / "rows.jsonl")
+  assert [row["policy"] for row in rows] == ["random", "mine"]
+  assert Straight.asked > 0
+
+  before = Straight.asked
+  spec = _policies.choose("mine", config, "", flag="checkpoint")
+  scene = watch.plan_scene(config, num_attempts=1)
+  path = watch.film(scene, spec, tmp_path, 64, lambda line: None)
+  assert path.name.startswith("watch-mine-") and Straight.asked > before
+
+
+def test_a_name_that_is_not_there_never_falls_through_to_a_network():
+  with pytest.raises(_edge.UserError, match="policy 'mine' .*random, servo, oracle"):
+    _policies.make_policy(_policies.PolicySpec("mine"))
+
+
+def test_the_check_takes_its_policies_from_the_table():
+  for name in ("random", "oracle"):
+    assert check_cell._SPECS[name] == _policies.PolicySpec(name)
+  assert set(check_cell._SPECS) < set(_policies.POLICIES)
+
+
+def test_an_evaluation_has_the_scenes_that_it_always_had(config):
+  """A change here makes results of earlier evaluations incomparable."""
+  settings = _edge.build(
+    evaluate.EvaluateConfig,
+    {**config.evaluate.to_dict(), "policies": ("random",), "num_attempts": 9},
+    "evaluate",
+  )
+  scenes = evaluate.plan_scenes(settings, 72)
+  assert [scene.scene_seed for scene in scenes] == [
+    300010000000000000 + index for index in range(3)
+  ]
+  assert {scene.unit.name for scene in scenes} == {"held_out-1000"}
+  assert _seeds.scene_seed(_seeds.Purpose.CHECK, 0, 0, 0) == 400000000000000000
+
+
+def test_the_picture_of_the_units_shows_the_robots_of_the_evaluation(
+  config, tmp_path, monkeypatch
+):
+  shown = []
+
+  def tile(unit, selection, num_objects, size):
+    shown.append((unit.name, unit.arm, selection, num_objects))
+    image = np.zeros((size, size, 3), np.uint8)
+    return evaluate._sheet.Tile(image, (unit.name,))
+
+  monkeypatch.setattr(evaluate._media, "unit_tile", tile)
+  config.evaluate.update(
+    {"policies": ("random",), "arm": "menagerie:kuka_iiwa_14", "num_units": 2}
+  )
+  settings = _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+  evaluate._draw_units(settings, tmp_path / "units.png")
+  assert {arm for _, arm, _, _ in shown} == {"menagerie:kuka_iiwa_14"}
+  assert [name for name, *_ in shown[-2:]] == ["held_out-1000", "held_out-1001"]
+  assert [one[2] for one in shown] == ["training"] * 7 + [settings.objects] * 2
+  assert {one[3] for one in shown} == {2}
+  assert (tmp_path / "units.png").is_file()

@@ -1,0 +1,362 @@
+"""Each promise of a loaded policy, broken on purpose, and what then happens."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from hand_eye import checkpoint, commands, decision, export, network, runtime, servo
+from hand_eye.constraints import Constraints
+from hand_eye.decision import Action, Cause
+
+CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
+WORKSPACE = commands.Workspace(
+  low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
+  high=np.array([0.6, 0.1, 0.3, 3.0], np.float32),
+)
+BOUNDED = servo.ServoConfig(max_step=0.05, max_turn=0.3)
+KEY = np.array([0, 1], np.uint32)
+
+
+class Observation(NamedTuple):
+  pregrasp_image: np.ndarray
+  image: np.ndarray
+  pose: np.ndarray = np.array([0.5, 0.0, 0.1, 0.2], np.float32)
+  step: int = 1
+  num_steps: int = 4
+  table_height: float = 0.01
+  workspace: tuple | None = None
+  age: float | None = None
+
+
+def _observation(seed=0, **fields):
+  frames = np.random.default_rng(seed).integers(0, 256, (2, 72, 72, 3), dtype=np.uint8)
+  return Observation(frames[0], frames[1])._replace(**fields)
+
+
+class Clock:
+  """Moves when told to, and by `tick` whenever it is read."""
+
+  def __init__(self):
+    self.now, self.tick = 0.0, 0.0
+
+  def __call__(self):
+    self.now += self.tick
+    return self.now
+
+
+@pytest.fixture(scope="module")
+def weights():
+  params, batch_stats = network.build_predictor(CONFIG).init(jax.random.key(0))
+  kernel = np.random.default_rng(0).normal(size=(64, 1)) / 4
+  params["logit"]["kernel"] = kernel.astype(np.float32)
+  return checkpoint.PolicyWeights(CONFIG, params, batch_stats, 7)
+
+
+@pytest.fixture(scope="module")
+def path(weights, tmp_path_factory):
+  file = tmp_path_factory.mktemp("runtime") / "policy.hep"
+  export.write_policy(
+    file,
+    weights,
+    BOUNDED,
+    workspace=WORKSPACE,
+    constraints=Constraints(keep_out=((0.4, -0.1, 0.45, 0.1),)),
+    platforms=("cpu",),
+  )
+  return file
+
+
+@pytest.fixture(scope="module")
+def loaded(path):
+  return runtime.load_policy(path, clock=Clock())
+
+
+@pytest.fixture
+def policy(loaded):
+  """For a robot of its own, with a clock that stands still unless it is moved."""
+  program = loaded._program
+  program.clock.tick = 0.0
+  program._seconds = {name: 0.0 for name in program._seconds}
+  program._fastest = {name: 0.0 for name in program._seconds}
+  return loaded.for_robot()
+
+
+def _held(made, cause, words):
+  assert made.action == Action.HOLD and made.cause == cause
+  assert words in made.reason, made.reason
+  np.testing.assert_array_equal(made.command, commands.NULL_COMMAND)
+  assert made.confidence == 0 and not made.close
+
+
+def test_an_answer_says_what_why_and_with_what_confidence(policy):
+  made = policy(_observation(), KEY)
+  assert made.action == Action.MOVE and made.cause == Cause.NONE
+  assert made.confidence == made.evidence["p_best"] > 0
+  assert f"of {made.confidence:.2f}" in made.reason
+  assert made.iterations == 3 and made.complete
+  assert made.evidence["means"].shape == (3, 3)
+  assert made.evidence["covariances"].shape == (3, 3, 3)
+  last = policy(_observation(1, step=4), KEY)
+  assert last.close and last.confidence == last.evidence["p_null"]
+  assert policy.tally.counts() == {"decisions": 2}
+
+
+def test_the_parts_decide_like_the_whole(policy):
+  one = policy(_observation(), KEY)
+  same = policy(_observation(1), KEY, 1.0)
+  other = policy(_observation(), KEY, 1.0)
+  assert np.any(one.command != same.command)
+  np.testing.assert_allclose(one.command, other.command, atol=1e-6)
+  for name in ("candidates", "probabilities", "means", "covariances"):
+    np.testing.assert_allclose(one.evidence[name], other.evidence[name], atol=1e-5)
+  assert other.iterations == 3 and other.complete and other.on_time
+
+
+@pytest.mark.parametrize("fits", [0, 1, 2, 3])
+def test_a_deadline_gives_the_best_of_the_iterations_that_fit(policy, fits):
+  """Each function takes 10 ms of a clock that says so."""
+  program = policy._program
+  program._seconds = {"begin": 0.010, "iterate": 0.010, "finish": 0.010}
+  run = program._run
+
+  def slow(name, *arguments):
+    program.clock.now += 0.010
+    return run(name, *arguments)
+
+  program._run = slow
+  try:
+    made = policy(_observation(), KEY, 0.0205 + 0.010 * fits)
+  finally:
+    del program._run
+  assert made.on_time
+  if not fits:
+    _held(made, Cause.NO_TIME, "20.5 ms are left, and one iteration needs 30.0 ms")
+    return
+  assert made.iterations == fits and made.complete == (fits == 3)
+  assert made.evidence["candidates"].shape == (64 * fits, 5)
+  assert ("the deadline came" in made.reason) == (fits < 3)
+  best = np.argmax(made.evidence["probabilities"])
+  np.testing.assert_array_equal(
+    made.evidence["best"], made.evidence["candidates"][best]
+  )
+
+
+def test_a_deadline_of_a_millisecond_is_answered_at_once(path):
+  """By the real clock: nothing is begun that cannot end."""
+  real = runtime.load_policy(path)
+  # A larger network: what is begun ends late, and what was never so fast never begins.
+  real._program._seconds["begin"] = real._program._fastest["begin"] = 0.05
+  assert real.needs >= 0.05
+  for seed in range(50):
+    made = real(_observation(seed), KEY, 0.001)
+    _held(made, Cause.NO_TIME, "one iteration needs")
+  assert real.tally.counts()["no_time"] == 50
+
+
+def test_one_slow_moment_is_forgotten(policy):
+  policy._program._seconds["begin"] = 0.5
+  actions = [policy(_observation(seed), KEY, 0.1).action for seed in range(30)]
+  assert actions[0] == Action.HOLD and actions[-1] == Action.MOVE
+
+
+def test_late_answers_say_so(policy):
+  policy._program.clock.tick = 0.004
+  made = policy(_observation(), KEY, 0.030)
+  assert made.seconds > 0.030 and not made.on_time and "ms late" in made.reason
+  assert policy.tally.counts()["late"] == 1
+
+
+def test_predictions_follow_a_slower_run_at_once_and_a_faster_one_slowly(policy):
+  program = policy._program
+  program.clock.tick = 0.010
+  policy(_observation(), KEY, 9.0)
+  slow = program.expected("iterate")
+  program.clock.tick = 0.0
+  policy(_observation(1), KEY, 9.0)
+  assert slow == pytest.approx(0.010) and 0.005 < program.expected("iterate") < slow
+
+
+def test_nothing_is_compiled_after_loading(policy):
+  compiled = []
+
+  def listen(event, *_, **__):
+    if "compile" in event:
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  for seed in range(3):
+    policy(_observation(seed, step=seed + 2), KEY)
+    policy(_observation(seed + 10), KEY, 9.0)
+  assert not compiled
+  jax.jit(lambda x: x * 3.25 + 1)(np.zeros(17))
+  assert compiled  # the listener hears
+
+
+def test_other_shapes_are_an_error_and_not_a_compilation(policy, path):
+  program = policy._program
+  inputs = [np.zeros((8, 8, 3), np.uint8)] * 2 + [np.zeros(4, np.float32)] * 9
+  with pytest.raises(runtime.RecompilationError, match="shapes and types .* static"):
+    program.whole(*inputs)
+  without = runtime.load_policy(path, deadlines=False)
+  assert without(_observation(), KEY).action == Action.MOVE
+  with pytest.raises(runtime.RecompilationError, match="deadlines=True"):
+    without(_observation(1), KEY, 1.0)
+
+
+@pytest.mark.parametrize(
+  ("broken", "message"),
+  [
+    ({"image": np.full((72, 72, 3), np.nan)}, r"image is float64\[72, 72, 3\]"),
+    ({"image": np.zeros((72, 72), np.uint8)}, r"image is uint8\[72, 72\]"),
+    ({"pregrasp_image": np.zeros((64, 64, 3), np.uint8)}, "pregrasp_image is uint8"),
+    ({"pose": np.zeros(4, int)}, "pose is int"),
+  ],
+)
+def test_images_of_another_form_are_mistakes_of_the_program(policy, broken, message):
+  with pytest.raises(decision.ObservationError, match=message):
+    policy(_observation(**broken), KEY)
+
+
+BLACK = np.zeros((72, 72, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+  ("broken", "cause", "words"),
+  [
+    ({"image": BLACK}, Cause.BLACK_FRAME, "the image shows nothing"),
+    ({"pregrasp_image": BLACK + 200}, Cause.BLACK_FRAME, "pregrasp_image shows noth"),
+    ({"age": 0.7}, Cause.OLD_FRAME, "700 ms old, expected 0 to 500"),
+    ({"age": -0.1}, Cause.OLD_FRAME, "-100 ms old"),
+    ({"age": math.nan}, Cause.OLD_FRAME, "nan ms old"),
+    ({"pose": np.full(4, np.nan, np.float32)}, Cause.BAD_INPUT, "pose is not finite"),
+    ({"table_height": math.inf}, Cause.BAD_INPUT, "table height is not finite"),
+    ({"table_height": 0.5}, Cause.BAD_INPUT, "table height is outside"),
+    (
+      {"workspace": (np.zeros(4), np.zeros(4))},
+      Cause.BAD_INPUT,
+      "the workspace is empty",
+    ),
+    (
+      {"workspace": (np.full(4, np.nan), np.ones(4))},
+      Cause.BAD_INPUT,
+      "workspace is not finite",
+    ),
+  ],
+)
+def test_inputs_that_cannot_be_used_hold(policy, broken, cause, words):
+  _held(policy(_observation(**broken), KEY), cause, words)
+  assert policy.tally.counts()[cause.name.lower()] == 1
+
+
+def test_a_camera_that_froze_is_found(policy):
+  first = _observation()
+  assert policy(first, KEY).action == Action.MOVE
+  moved = first._replace(pose=first.pose + np.float32([0.02, 0, 0, 0]))
+  _held(policy(moved, KEY), Cause.FROZEN_FRAME, "the gripper moved 20 mm")
+  fresh = _observation(1)
+  assert policy(fresh, KEY).action == Action.MOVE
+  assert policy.for_robot()(moved, KEY).action == Action.MOVE  # another robot's camera
+  same = first._replace(image=first.pregrasp_image)
+  _held(policy(same, KEY), Cause.FROZEN_FRAME, "is the pregrasp image")
+
+
+def test_scores_that_are_not_finite_never_leave(policy):
+  program = policy._program
+  good = program._weights
+  for value in (np.nan, np.inf):
+    program._weights = jax.tree.map(lambda x, v=value: x * v, good)
+    try:
+      for deadline in (None, 9.0):
+        made = policy.for_robot()(_observation(), KEY, deadline)
+        _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
+        assert made.evidence == {"action": "hold"}
+    finally:
+      program._weights = good
+
+
+def test_a_command_that_is_not_finite_never_leaves(policy, monkeypatch):
+  """Even if the compiled function gave one."""
+  whole = policy._program.whole
+
+  def broken(*inputs):
+    return {**whole(*inputs), "command": np.full(5, np.nan, np.float32)}
+
+  monkeypatch.setattr(policy._program, "whole", broken)
+  _held(policy(_observation(), KEY), Cause.NOT_FINITE, "not finite")
+
+
+def test_a_device_that_fails_holds(policy, monkeypatch):
+  def broken(*_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: out of memory")
+
+  monkeypatch.setattr(policy._program, "whole", broken)
+  _held(policy(_observation(), KEY), Cause.FAILED, "out of memory")
+
+
+def test_commands_are_bounded_inside_the_file(policy):
+  """Whatever the weights are, and whatever workspace the observation brings."""
+  program, rng = policy._program, np.random.default_rng(0)
+  good = program._weights
+  actions = set()
+  wide = (np.full(4, -9.0), np.full(4, 9.0))
+  try:
+    for seed in range(60):
+      scale = rng.choice([0.1, 1.0, 30.0])
+      program._weights = jax.tree.map(
+        lambda x, s=scale: x + s * rng.normal(size=x.shape).astype(np.float32), good
+      )
+      pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
+      seen = _observation(seed, pose=pose.astype(np.float32), workspace=wide)
+      # The function itself, as the host's checks would hide what it gave.
+      arrays = program.whole(
+        seen.pregrasp_image,
+        seen.image,
+        seen.pose,
+        np.float32(0.01),
+        np.full(4, -9, np.float32),
+        np.full(4, 9, np.float32),
+        np.asarray(False),
+        np.array([0, seed], np.uint32),
+        *Constraints().arrays().values(),
+      )
+      command = np.asarray(arrays["command"])
+      actions.add(int(arrays["action"]))
+      assert np.linalg.norm(command[:3]) <= 0.05 + 1e-4
+      assert abs(commands.yaw_change(command)) <= 0.3 + 1e-4
+      end = np.asarray(commands.apply(seen.pose, command))
+      assert np.all(end[:3] >= np.minimum(WORKSPACE.low, seen.pose)[:3] - 1e-4)
+      assert np.all(end[:3] <= np.maximum(WORKSPACE.high, seen.pose)[:3] + 1e-4)
+      assert end[0] >= 0.45 - 1e-4  # the region to keep out of that is in the file
+      policy.for_robot()(seen, KEY)
+  finally:
+    program._weights = good
+  assert {Action.MOVE, Action.CLOSE} <= actions
+
+
+def test_constraints_given_at_loading_hold(path):
+  given = Constraints(
+    grasp_in=(0.45, 0.0, 0.6, 0.1),
+    keep_out=((0.5, 0.0, 0.55, 0.05),),
+    yaw_range=(-0.2, 0.6),
+  )
+  policy = runtime.load_policy(path, constraints=given, deadlines=False)
+  made = policy(_observation(), KEY)
+  ends = np.asarray(commands.apply(_observation().pose, made.evidence["candidates"]))
+  assert np.all(ends[:, 0] >= 0.45 - 1e-5) and np.all(ends[:, 1] >= -1e-5)
+  x, y = ends[:, 0], ends[:, 1]
+  # Its edges are outside, and the lower one is an edge of the region to grasp in, too.
+  inside = (x > 0.5 + 1e-5) & (x < 0.55 - 1e-5) & (y > 1e-5) & (y < 0.05 - 1e-5)
+  assert not np.any(inside)
+  assert np.all(ends[:, 3] >= -0.2 - 1e-4) and np.all(ends[:, 3] <= 0.6 + 1e-4)
+  # The gripper hangs over the region: at the last step it may not close there.
+  over = _observation(1, step=4, pose=np.array([0.525, 0.025, 0.1, 0.2], np.float32))
+  _held(policy(over, KEY), Cause.MAY_NOT_CLOSE, "where the gripper may not")
+
+
+def test_constraints_that_leave_nothing_hold(path):
+  nowhere = Constraints(keep_out=((0.3, -0.2, 0.7, 0.2),))
+  policy = runtime.load_policy(path, constraints=nowhere, deadlines=False)
+  _held(policy(_observation(), KEY), Cause.NOTHING_ALLOWED, "leave no motion")
