@@ -122,8 +122,8 @@ def _set_options(
   fine = frame_size > 128
   quality = spec.visual.quality
   quality.offsamples = 4
-  quality.shadowsize = 2048 if fine else 512
-  quality.numslices, quality.numstacks = (28, 16) if fine else (16, 8)
+  quality.shadowsize = 1024 if fine else 512
+  quality.numslices, quality.numstacks = (20, 10) if fine else (16, 8)
   quality.numquads = 1
   # The shadow map spans the bin, not the whole table: its texels are then finer than
   # what casts shadows there.
