@@ -104,7 +104,7 @@ def _works(server, seed=0):
 
 def _raw(server):
   connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-  connection.settimeout(5)
+  connection.settimeout(60)
   connection.connect(server.address)
   return connection
 
