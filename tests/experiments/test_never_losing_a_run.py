@@ -101,12 +101,17 @@ def test_a_signal_saves_after_the_step_and_the_run_continues_to_the_same_bits(
 
 
 def test_a_second_signal_acts_at_once():
-  with pytest.raises(KeyboardInterrupt):
-    with _stopping.Signals() as signals:
-      os.kill(os.getpid(), signal.SIGINT)
-      assert signals.agreed(is_meeting=False) == "SIGINT"
-      os.kill(os.getpid(), signal.SIGINT)
-      time.sleep(10)  # is interrupted
+  # A shell starts what runs in the background with SIGINT ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      with _stopping.Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.agreed(is_meeting=False) == "SIGINT"
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)  # is interrupted
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_checkpoints_between_evaluations(data, tmp_path, monkeypatch):
