@@ -92,6 +92,13 @@ class Unit:
   bin_texture: Texture = Texture()
   table_texture: Texture = Texture()
   arm: str = "built_in"  # or one that `envs.menagerie` knows
+  # Where the camera was when it was calibrated, if it has been moved since.
+  calibration: Camera | None = None
+
+  @property
+  def known_camera(self) -> Camera:
+    """What a calibrated baseline believes; the learned policy is told no camera."""
+    return self.calibration or self.camera
 
   def workspace(self) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest pose (x, y, z, yaw), float32[4] each, that may be sent."""

@@ -7,7 +7,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs import arm, cameras, grasp_env, gripper, objects, rollout, units
+from envs import arm, cameras, grasp_env, gripper, objects, units
+from envs.attempt import Attempt, Observation
 from experiments import _sheet
 
 FRAMES_PER_SECOND = 25
@@ -21,7 +22,7 @@ _POSE = np.array([*units.BIN_CENTRE, 0.10, -0.95])
 class VideoRecorder:
   """Records attempts as an H.264 video, with the candidates of every decision.
 
-  A rollout.Recorder and a context manager. Candidates are dots where they would take
+  A Recorder and a context manager. Candidates are dots where they would take
   the gripper, coloured by predicted success from red (the least of this decision) to
   green (the best). The camera's calibration is used for the drawing only.
   """
@@ -49,7 +50,7 @@ class VideoRecorder:
     self._caption = f"attempt {self._attempts}: first pose, at random"
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     evidence = decision.evidence
     step = f"attempt {self._attempts}, step {observation.step}/{observation.num_steps}"
@@ -73,7 +74,7 @@ class VideoRecorder:
     if self._periods % _FRAME_EVERY == 0:
       self._write(env.image(self.largest_image))
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     outcome = (
       f"success: {attempt.grasped or 'something'}" if attempt.success else "failure"
     )
@@ -158,7 +159,7 @@ def unit_tile(
 class OverlayRecorder:
   """Keeps one decision's image pair and candidates, as in Figure 2.
 
-  A rollout.Recorder that keeps the decision whose candidates differ most.
+  A Recorder that keeps the decision whose candidates differ most.
   """
 
   def __init__(self, size: int):
@@ -171,7 +172,7 @@ class OverlayRecorder:
     self._pregrasp = env.image(self.largest_image)
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     evidence = decision.evidence
     if "probabilities" not in evidence or self._pregrasp is None:
@@ -197,5 +198,5 @@ class OverlayRecorder:
   def frame(self, env: grasp_env.GraspEnv) -> None:
     pass
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     pass

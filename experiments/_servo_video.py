@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs import grasp_env, rollout
+from envs import grasp_env
+from envs.attempt import Observation
 from experiments import _media
 from hand_eye.decision import Decision
 
@@ -30,7 +31,7 @@ class ServoVideo(_media.VideoRecorder):
     super().begin(env)
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Decision
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Decision
   ) -> None:
     told = (
       f"{observation.step}/{observation.num_steps} {decision.action.name}"

@@ -21,6 +21,7 @@ from absl import flags
 from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
 from envs import fleet, objects, rendering, rollout, units
+from envs.attempt import Attempt
 from experiments import _edge, _policies, _train_config
 from experiments._seeds import Purpose, scene_seed
 
@@ -252,7 +253,7 @@ def collect_shard(task: ShardTask) -> ShardReport:
   return report
 
 
-def to_record(attempt: rollout.Attempt, task: ShardTask) -> records.AttemptRecord:
+def to_record(attempt: Attempt, task: ShardTask) -> records.AttemptRecord:
   """An attempt of the simulator as a record of the dataset."""
   return records.AttemptRecord(
     pregrasp_image=attempt.pregrasp_image,

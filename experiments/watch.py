@@ -19,8 +19,8 @@ from typing import Any
 from absl import flags
 
 from envs import grasp_env, objects, rollout, units
-from experiments import _edge, _media, _policies, _train_config, _window
-from experiments.evaluate import EvaluateConfig
+from envs.attempt import Attempt, Observation, Recorder
+from experiments import _edge, _media, _policies, _train_config, _window, evaluate
 
 NUM_ATTEMPTS = 3  # of a video
 _IN_ONE_BIN = 20  # before a window shows other objects
@@ -54,7 +54,7 @@ def plan_scene(
   Raises:
     UserError, ObjectsError, MeshError: one of them names nothing that there is.
   """
-  settings = _edge.build(EvaluateConfig, config["evaluate"], "evaluate")
+  settings = evaluate.build_config(config["evaluate"])
   for flag, value, least in (
     ("num_attempts", num_attempts, 1),
     ("num_steps", num_steps or settings.num_steps, 2),
@@ -72,7 +72,7 @@ def plan_scene(
     scene_seed=seed,
     num_attempts=num_attempts,
     num_steps=(num_steps or settings.num_steps,),
-    num_objects=settings.num_objects,
+    num_objects=settings.with_replacement.num_objects,
     objects=selection or settings.objects,
     frame_size=_train_config.build_network(config["network"]).frame_size,
   )
@@ -129,7 +129,7 @@ def show(
     window.close()
 
 
-def describe(number: int, attempt: rollout.Attempt) -> str:
+def describe(number: int, attempt: Attempt) -> str:
   """An attempt as a line: the label, what it rests on, and the decisions."""
   held = attempt.grasped or ("something" if attempt.simulator_truth else "nothing")
   return (
@@ -151,7 +151,7 @@ def _word(evidence: Mapping[str, Any]) -> str:
 class Together:
   """Several recorders as one."""
 
-  def __init__(self, *recorders: rollout.Recorder):
+  def __init__(self, *recorders: Recorder):
     self.largest_image = max(recorder.largest_image for recorder in recorders)
     self._recorders = recorders
 
@@ -160,7 +160,7 @@ class Together:
       recorder.begin(env)
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     for recorder in self._recorders:
       recorder.decided(env, observation, decision)
@@ -169,13 +169,13 @@ class Together:
     for recorder in self._recorders:
       recorder.frame(env)
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     for recorder in self._recorders:
       recorder.end(env, attempt)
 
 
 class Teller:
-  """Tells each attempt as a line, and each one that was lost; a rollout.Recorder."""
+  """Tells each attempt as a line, and each one that was lost; a Recorder."""
 
   largest_image = 0
 
@@ -191,22 +191,22 @@ class Teller:
     self._under_way = True
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     pass
 
   def frame(self, env: grasp_env.GraspEnv) -> None:
     pass
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     self._say(describe(self._begun, attempt))
     self._under_way = False
 
 
 def define_flags() -> None:
   _edge.define_config()
+  _policies.define_flags()
   flags.DEFINE_string("policy", "random", f"One of {', '.join(_policies.POLICIES)}.")
-  flags.DEFINE_string("checkpoint", "", "Folder of checkpoints, for the servo.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
   flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
@@ -237,9 +237,7 @@ def main(_: Sequence[str]) -> None:
     num_steps=args.num_steps,
     seed=args.seed,
   )
-  policy = _policies.choose(
-    args.policy, args.config, args.checkpoint, flag="checkpoint"
-  )
+  policy = _policies.choose(args.policy, args.config, _policies.networks_from_flags())
   if args.viewer:
     show(scene, policy)
   else:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from envs.attempt import AT_TABLE, Decision, Observation
 from envs.baselines import pinch
 from envs.baselines.surfaces import Cloud, cloud
 from envs.grasp_env import GraspEnv
-from envs.rollout import AT_TABLE, Decision, Observation
 
 HOVER = 0.11  # of the fingertips above the floor: over most of what lies there, m
 CLOSE_ENOUGH = np.array([0.003, 0.003, np.deg2rad(3.0)])  # x, y, yaw

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from envs import objects, rollout, units
+from envs.attempt import Attempt
 from experiments import _edge, _policies, _window, evaluate, watch
 from experiments.configs import demo as demo_config
 from hand_eye import checkpoint, training
@@ -123,7 +124,7 @@ def test_a_scene_of_an_evaluation_is_planned_again_from_its_row(config):
 
 
 def test_an_attempt_in_a_line():
-  attempt = rollout.Attempt(
+  attempt = Attempt(
     pregrasp_image=np.zeros((8, 8, 3), np.uint8),
     images=np.zeros((3, 8, 8, 3), np.uint8),
     poses=np.zeros((3, 4), np.float32),
