@@ -86,6 +86,7 @@ def map_unordered(
         if not worker.pipe.poll():
           continue  # another one had something to say
         index = worker.index
+        assert index is not None  # it is busy
         answer = worker.receive()
         if answer is not None:
           yield index, answer[0]
