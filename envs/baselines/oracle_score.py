@@ -11,6 +11,7 @@ from envs.grasp_env import GraspEnv
 # What it takes from the log odds of a pinch to miss it by so much: off the middle
 # between the fingers (they push what they meet there), along the pads, and in yaw.
 _ACROSS, _ALONG, _TURN = 40.0, 100.0, 5.0  # 1/m, 1/m, 1/rad
+_OUTSIDE = 500.0  # 1/m of the object that is not between the fingers
 _EVEN = 3.0  # cost of a grasp that holds about every other time
 _HOPELESS = 8.0  # costs that it is not worth adding to
 
@@ -25,6 +26,7 @@ class OracleScore:
   def __init__(self) -> None:
     self._floor = 0.0
     self._clouds: list[Cloud] | None = None
+    self._pinches: list[pinch.Pinches] = []  # of each cloud
 
   def begin(self, env: GraspEnv) -> None:
     """Notes where everything lies."""
@@ -33,6 +35,7 @@ class OracleScore:
       cloud(env.scene.objects[i], env.scene.bodies[i], env.data)
       for i in env.remaining()
     ]
+    self._pinches = [pinch.propose(c, self._floor) for c in self._clouds]
 
   def __call__(self, patches: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """float64[N]: probability of success at poses [N, 3], (x, y, yaw).
@@ -44,7 +47,7 @@ class OracleScore:
     if self._clouds is None:
       raise RuntimeError("the oracle has seen no cell: call begin(env) first")
     poses = np.asarray(poses, np.float64)
-    costs = [_miss(poses, pinch.propose(c, self._floor)) for c in self._clouds]
+    costs = [_miss(poses, found) for found in self._pinches]
     if not costs:
       return np.zeros(len(poses))
     own = np.argmin(costs, axis=0)
@@ -73,5 +76,7 @@ def _miss(poses: np.ndarray, pinches: pinch.Pinches) -> np.ndarray:
   across = np.abs(cos * apart[..., 1] - sin * apart[..., 0])
   along = np.abs(cos * apart[..., 0] + sin * apart[..., 1])
   turn = np.abs(np.sin(poses[:, None, 2] - pinches.poses[:, 2]))
-  cost = pinches.costs + _ACROSS * across + _ALONG * along + _TURN * turn
+  outside = np.maximum(0.0, across + pinches.widths / 2 - pinch.OPENING / 2)
+  cost = pinches.costs + _ACROSS * across + _OUTSIDE * outside
+  cost += _ALONG * along + _TURN * turn
   return cost.min(axis=1)
