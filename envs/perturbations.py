@@ -9,10 +9,11 @@ import dataclasses
 
 import numpy as np
 
-from envs.units import FAMILIES, Camera, Finger, Light, Unit
+from envs.units import FAMILIES, Camera, Finger, Light, Unit, sample_unit
 
 NEW_FRICTION = 1.2  # of a pad without wear
 _LEAST_FRICTION = 0.1
+_CHANGED = "~"  # in names: behind it stands what was changed
 MOST_WEAR = 4.0  # beyond this, nothing would be left of a pad
 
 
@@ -78,7 +79,7 @@ def perturb(unit: Unit, perturbation: Perturbation, seed: int = 0) -> Unit:
   x, y, z, yaw = unit.actuation.bias
   return dataclasses.replace(
     unit,
-    name=f"{unit.name}~{text}{f'#{seed}' if seed else ''}",
+    name=f"{unit.name}{_CHANGED}{text}{f'#{seed}' if seed else ''}",
     camera=_moved(unit.camera, perturbation, angles, side),
     lights=tuple(_brighter(light, perturbation.light) for light in unit.lights),
     fingers=(
@@ -91,6 +92,16 @@ def perturb(unit: Unit, perturbation: Perturbation, seed: int = 0) -> Unit:
       noise=_times(perturbation.actuation_noise, unit.actuation.noise),
     ),
   )
+
+
+def original(unit: Unit) -> Unit:
+  """The unit as it was calibrated, before any perturbation; itself if there was none.
+
+  What a baseline with a calibrated camera believes in.
+  """
+  if _CHANGED not in unit.name:
+    return unit
+  return dataclasses.replace(sample_unit(unit.seed, unit.family), arm=unit.arm)
 
 
 def _moved(

@@ -53,6 +53,8 @@ class LooksFirst(Protocol):
 
   The learned policy never does: what it knows is in `Observation`. Baselines with a
   calibrated depth camera, and the oracle, are told here what the paper gives them.
+  One that asks the cell for larger images than policies see has an attribute
+  `largest_image`, as a recorder has.
   """
 
   def begin(self, env: GraspEnv) -> None:
@@ -152,7 +154,7 @@ def run_scene(
       task.unit,
       sample_objects(rng, task.num_objects, task.objects),
       task.frame_size,
-      recorder.largest_image if recorder else 0,
+      max(getattr(who, "largest_image", 0) for who in (policy, recorder)),
     )
     if recorder:
       env.controller.on_control_step = functools.partial(recorder.frame, env)

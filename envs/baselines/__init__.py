@@ -1,6 +1,7 @@
 """Policies that the learned one is measured against (Section 6)."""
 
+from envs.baselines.hand_designed import HandDesignedPolicy
 from envs.baselines.oracle import OraclePolicy
 from envs.baselines.random_policy import RandomPolicy
 
-__all__ = ["OraclePolicy", "RandomPolicy"]
+__all__ = ["HandDesignedPolicy", "OraclePolicy", "RandomPolicy"]
