@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from envs import depth, perturbations
+from envs import depth
 from envs.attempt import Decision, Observation
 from envs.baselines import box_grasps, boxes, segmentation, voxels
 from envs.baselines.reach import Reach
@@ -64,7 +64,7 @@ class HandDesignedPolicy:
     images = self._depth_images(env)
     self._looks += 1
     # A camera that was moved since it was calibrated is believed to be where it was.
-    camera = perturbations.original(env.unit).camera
+    camera = env.unit.known_camera
     self._view = interpret(images, camera, env.unit.table_height)
     self._target = None
 
