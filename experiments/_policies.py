@@ -19,7 +19,7 @@ from absl import flags
 from envs import baselines
 from envs.attempt import LooksFirst, Policy
 from experiments import _edge, _train_config
-from hand_eye import checkpoint, inference
+from hand_eye import checkpoint, inference, runtime
 from hand_eye import network as network_lib
 from hand_eye import servo as servo_lib
 
@@ -39,11 +39,13 @@ class Networks:
   Attributes:
     servo: of the servo's network, '' if there is none.
     open_loop: of the open-loop baseline's, '' if there is none.
+    exported: not a folder but the file that export_policy writes.
     labelled: more networks of the servo, by label.
   """
 
   servo: str = ""
   open_loop: str = ""
+  exported: str = ""
   labelled: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -54,7 +56,8 @@ class PolicySpec:
   Attributes:
     name: of POLICIES, with its variant and label.
     version: of the network, '' for policies without one.
-    checkpoints: folder of the network's checkpoints, '' for policies without one.
+    checkpoints: folder of the network's checkpoints, or an exported file; '' for
+      policies without a network.
     step: which checkpoint.
     servo: fields of ServoConfig, as (name, value) pairs.
   """
@@ -74,6 +77,7 @@ def define_flags() -> None:
   """The networks that learned policies need, as flags."""
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of the servo's network.")
   flags.DEFINE_string("open_loop", "", "The same of the open-loop baseline's network.")
+  flags.DEFINE_string("exported", "", "A policy file, for the policy `exported`.")
   flags.DEFINE_list(
     "checkpoints", [], "More networks, LABEL=FOLDER each, for policies servo@LABEL."
   )
@@ -88,7 +92,7 @@ def networks_from_flags() -> Networks:
     if not (label and equals and folder):
       raise _edge.UserError(f"--checkpoints={entry}: expected LABEL=FOLDER")
     labelled[label] = folder
-  return Networks(args.checkpoint, args.open_loop, labelled)
+  return Networks(args.checkpoint, args.open_loop, args.exported, labelled)
 
 
 def base(name: str) -> str:
@@ -127,11 +131,20 @@ def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySp
     UserError, CheckpointError: there is none of that name, or no network for it.
   """
   start = base(name)
+  if start == "exported":
+    return _exported_spec(networks.exported, config)
   if start not in ("servo", "open_loop"):
     return PolicySpec(name)
   expected = _train_config.build_network(config["network"])
   if start == "open_loop":
-    return _learned_spec(name, networks.open_loop, {}, expected, flag="open_loop")
+    return _learned_spec(
+      name,
+      networks.open_loop,
+      {},
+      expected,
+      flag="open_loop",
+      purpose=checkpoint.OPEN_LOOP,
+    )
   rest, at, label = name.partition("@")
   if at and label not in networks.labelled:
     known = ", ".join(sorted(networks.labelled)) or "none"
@@ -172,11 +185,13 @@ def _learned_spec(
   expected: network_lib.NetworkConfig,
   *,
   flag: str,
+  purpose: str = checkpoint.SERVO,
 ) -> PolicySpec:
-  path = _edge.require_folder(checkpoints, flag, "python -m experiments.train")
+  program = "train" if purpose == checkpoint.SERVO else "train_open_loop"
+  path = _edge.require_folder(checkpoints, flag, f"python -m experiments.{program}")
   if servo:
     _edge.build(servo_lib.ServoConfig, servo, "servo")
-  weights = checkpoint.load_policy(path, step="best")
+  weights = checkpoint.load_policy(path, step="best", purpose=purpose)
   _train_config.check_network(weights.config, expected, f"--{flag}={path}")
   return PolicySpec(
     name,
@@ -185,6 +200,20 @@ def _learned_spec(
     step=weights.step,
     servo=tuple(sorted(dict(servo.items()).items())),
   )
+
+
+def _exported_spec(path: str, config: Mapping[str, Any]) -> PolicySpec:
+  if not path:
+    raise _edge.UserError("--exported is needed: the file that export_policy writes")
+  wanted = _train_config.build_network(config["network"]).frame_size
+  found = runtime.read_manifest(path)["network"]["frame_size"]
+  if found != wanted:
+    raise _edge.UserError(
+      f"--exported={path} wants frames of {found} pixels, the config's cameras make"
+      f" {wanted}; choose the --config that it was trained with"
+    )
+  digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+  return PolicySpec("exported", digest, str(Path(path).resolve()))
 
 
 def _fingerprint(weights: checkpoint.PolicyWeights) -> str:
@@ -206,6 +235,15 @@ def _make_servo(spec: PolicySpec) -> Policy:
   )
 
 
+def _make_exported(spec: PolicySpec) -> Policy:
+  return _load_exported(spec.checkpoints).for_robot()
+
+
+@functools.lru_cache(maxsize=2)
+def _load_exported(path: str) -> runtime.LoadedPolicy:
+  return runtime.load_policy(path, deadlines=False)
+
+
 def _make_open_loop(spec: PolicySpec) -> Policy:
   from experiments import _open_loop
 
@@ -220,6 +258,7 @@ POLICIES: dict[str, Callable[[PolicySpec], Policy]] = {
   "hand_designed": lambda spec: baselines.HandDesignedPolicy(),
   "hand_designed_noisy": lambda spec: baselines.HandDesignedPolicy(noisy=True),
   "servo": _make_servo,
+  "exported": _make_exported,
   "oracle": lambda spec: baselines.OraclePolicy(),
 }
 
@@ -227,14 +266,16 @@ POLICIES: dict[str, Callable[[PolicySpec], Policy]] = {
 def make_policy(spec: PolicySpec) -> Policy:
   """The policy itself.
 
-  One that knows only what it observes is made once in a process, as loading and
-  compiling take long; one that looks at its cell is made anew for every cell.
+  One that decides from a single observation is made once in a process, as loading and
+  compiling take long. One that remembers what it saw, of its cell or of its frames, is
+  made anew for every cell.
 
   Raises:
     UserError: POLICIES has none of that name.
   """
   made = _cached(spec)
-  return _make(spec) if isinstance(made, LooksFirst) else made
+  remembers = isinstance(made, LooksFirst | runtime.LoadedPolicy)
+  return _make(spec) if remembers else made
 
 
 @functools.lru_cache(maxsize=8)

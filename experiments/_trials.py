@@ -160,7 +160,7 @@ def run(
   left = sum(trial.num_attempts for trial in missing)
   with _edge.progress(total, label, "attempts", initial=total - left) as bar:
     rendering.choose_backend()
-    with _one_thread_each():
+    with one_thread_each():
       answers = runner(
         run_trial,
         missing,
@@ -180,7 +180,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
   """Processes that start meanwhile have one thread of XLA each.
 
   Each has a core of its own to keep busy; and the last digits of a score, on which the

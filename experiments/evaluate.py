@@ -83,9 +83,6 @@ class EvaluateConfig:
         f"video_size is {self.video_size}, expected an even number from 64 to 1024"
       )
 
-  def protocol(self, name: str) -> protocols.Protocol:
-    return getattr(self, name)
-
   def deciding(self) -> dict[str, Any]:
     """The fields on which a policy's rows depend."""
     spared = ("policies", "num_workers", "num_videos", "video_size")
@@ -173,28 +170,34 @@ def plan(
   frame_size: int,
 ) -> list[_trials.Trial]:
   """The trials of all policies in the bins of both protocols: the same for all."""
-  robots = condition.robots(
-    units.fleet_units(settings.num_units, "held_out", _FIRST_UNIT, settings.arm)
+  return [
+    trial
+    for protocol in protocols.NAMES
+    for scenes in [plan_scenes(settings, protocol, frame_size, condition)]
+    for spec in specs
+    for trial in _trials.split(spec, protocol, condition, scenes)
+  ]
+
+
+def plan_scenes(
+  settings: EvaluateConfig,
+  protocol: str,
+  frame_size: int,
+  condition: _conditions.Condition = _conditions.NOTHING,
+) -> list[rollout.SceneTask]:
+  """The bins of a protocol, one a repetition."""
+  robots = units.fleet_units(settings.num_units, "held_out", _FIRST_UNIT, settings.arm)
+  number = protocols.NAMES.index(protocol)
+  return protocols.plan(
+    protocol,
+    getattr(settings, protocol),
+    condition.robots(robots),
+    lambda repetition: scene_seed(Purpose.EVALUATE, settings.seed, number, repetition),
+    num_steps=condition.num_steps(settings.num_steps),
+    objects=settings.objects,
+    frame_size=frame_size,
+    pushing=condition.pushing,
   )
-  trials = []
-  for number, name in enumerate(protocols.NAMES):
-
-    def seed(repetition: int, number: int = number) -> int:
-      return scene_seed(Purpose.EVALUATE, settings.seed, number, repetition)
-
-    bins = protocols.plan(
-      name,
-      settings.protocol(name),
-      robots,
-      seed,
-      num_steps=condition.num_steps(settings.num_steps),
-      objects=settings.objects,
-      frame_size=frame_size,
-      pushing=condition.pushing,
-    )
-    for spec in specs:
-      trials += _trials.split(spec, name, condition, bins)
-  return trials
 
 
 def write_summary(
@@ -254,7 +257,7 @@ def _draw_units(settings: EvaluateConfig, path: Path) -> None:
     ),
   ]
   tiles = [
-    _media.unit_tile(robot, selection, settings.num_objects, 200)
+    _media.unit_tile(robot, selection, settings.with_replacement.num_objects, 200)
     for robots, selection in shown
     for robot in robots
   ]

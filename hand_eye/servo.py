@@ -341,6 +341,8 @@ class ServoPolicy:
     workspace: poses that commands may lead to. If absent, each observation brings its
       own as `workspace`: (low [4], high [4]). If both are there, both hold.
     constraints: a person's own limits.
+    batched: whether decisions for several robots are one call of the device. On CPUs,
+      where that takes no less time, they are not unless it is said.
   """
 
   def __init__(
@@ -352,7 +354,9 @@ class ServoPolicy:
     config: ServoConfig | None = None,
     workspace: commands.Workspace | None = None,
     constraints: Constraints | None = None,
+    batched: bool | None = None,
   ):
+    self._batched = jax.default_backend() != "cpu" if batched is None else batched
     bounds = None if workspace is None else (workspace.low, workspace.high)
     self._checks: dict[str, Any] = {
       "frame_size": predictor.config.frame_size,
@@ -374,10 +378,10 @@ class ServoPolicy:
   def together(
     self, observations: Sequence[decision.Observation], keys: Sequence[np.ndarray]
   ) -> list[decision.Decision]:
-    """Decides for several robots in one call of the device.
+    """Decides for several robots.
 
-    It is compiled for powers of two; the rest of a batch is filled up. Scores agree
-    with those of single decisions to rounding, not to the last bit.
+    Batched, it is compiled for powers of two, and the rest of a batch is filled up;
+    scores agree with those of single decisions to rounding, not to the last bit.
 
     Args:
       observations, keys: as of a single decision, one each a robot.
@@ -385,6 +389,8 @@ class ServoPolicy:
     Raises:
       ObservationError: as a single decision.
     """
+    if not self._batched:
+      return [self(*one) for one in zip(observations, keys, strict=True)]
     answers: list[Any] = [
       decision.as_inputs(observation, key, **self._checks)
       for observation, key in zip(observations, keys, strict=True)
