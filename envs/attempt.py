@@ -74,13 +74,15 @@ class Target:
 
   name: of the object, '' in an empty bin; properties: see `shapes.properties`.
   across: m from its middle to that of the fingers, along which they close;
-  along: the same along the pads' width.
+  along: the same along the pads' width; moved: m that it moved between the first and
+  the last decision, as when it was pushed.
   """
 
   name: str = ""
   across: float = 0.0
   along: float = 0.0
   properties: tuple[str, ...] = ()
+  moved: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +169,7 @@ class AttemptRun:
     self._poses: list[np.ndarray] = []
     self._commands: list[np.ndarray] = []
     self._evidence: list[dict[str, Any]] = []
+    self._lay: list[np.ndarray] = []  # float64[N, 3]: objects, at each decision
     self._closing = False
     env.approach(_first_pose(env.unit, rng))
     self._look()
@@ -191,6 +194,7 @@ class AttemptRun:
   def execute(self, decision: Any) -> None:
     """Makes the motion that was decided, if there is one, and looks again."""
     self._evidence.append(decision.evidence)
+    self._lay.append(self._env.object_positions())
     self._closing = decision.close
     self._push(len(self._images))
     table_height, height = self._env.unit.table_height, self._poses[-1][2]
@@ -219,7 +223,7 @@ class AttemptRun:
       # T = 1: there was no motion that could have gone down.
       down = np.array([0.0, 0.0, -height, 0.0, 1.0], np.float32)
       env.step(down, self._rng)
-    target = _nearest(env)
+    target = _nearest(env, self._lay)
     outcome = env.grasp(self._rng)
     if not replacement:
       env.take_away(outcome.held)
@@ -248,7 +252,7 @@ class AttemptRun:
     self._poses.append(self._env.pose())
 
 
-def _nearest(env: GraspEnv) -> Target:
+def _nearest(env: GraspEnv, lay: Sequence[np.ndarray]) -> Target:
   remaining = env.remaining()
   if not remaining:
     return Target()
@@ -256,12 +260,14 @@ def _nearest(env: GraspEnv) -> Target:
   apart = env.object_positions()[remaining] - np.array([x, y, z])
   nearest = int(np.argmin(np.linalg.norm(apart, axis=1)))
   dx, dy = -apart[nearest, :2]
-  thing = env.scene.objects[remaining[nearest]]
+  index = remaining[nearest]
+  thing = env.scene.objects[index]
   return Target(
     name=thing.name,
     across=float(-np.sin(yaw) * dx + np.cos(yaw) * dy),
     along=float(np.cos(yaw) * dx + np.sin(yaw) * dy),
     properties=properties(thing),
+    moved=float(np.linalg.norm(lay[-1][index] - lay[0][index])) if lay else 0.0,
   )
 
 

@@ -76,14 +76,14 @@ def run_scene(
   bin is emptied and filled again; without replacement the attempts in it are lost,
   too, as they were made in a bin that no longer is.
   """
-  (result,) = run_scenes([task], [policy], recorder)
+  (result,) = run_scenes([task], [policy], [recorder])
   return result
 
 
 def run_scenes(
   tasks: Sequence[SceneTask],
   policies: Sequence[Policy],
-  recorder: Recorder | None = None,
+  recorders: Sequence[Recorder | None] = (),
 ) -> list[SceneResult]:
   """Runs scenes side by side in this process; each as `run_scene` would.
 
@@ -94,11 +94,10 @@ def run_scenes(
   Args:
     tasks: one a scene.
     policies: one for each. A policy that remembers (`LooksFirst`) must not be shared.
-    recorder: of all scenes.
+    recorders: one for each, or none at all. What one raises ends all scenes.
   """
-  scenes = [
-    _scene(task, policy, recorder) for task, policy in zip(tasks, policies, strict=True)
-  ]
+  watched = zip(tasks, policies, recorders or [None] * len(tasks), strict=True)
+  scenes = [_scene(*one) for one in watched]
   results: dict[int, SceneResult] = {}
   answers: dict[int, Any] = dict.fromkeys(range(len(scenes)))
   try:

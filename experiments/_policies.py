@@ -119,6 +119,11 @@ def base(name: str) -> str:
   return start
 
 
+def file_name(name: str) -> str:
+  """A policy's name as part of a file's: 'servo-no_raise'."""
+  return name.replace(":", "-").replace("@", "-")
+
+
 def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySpec:
   """The policy of a name.
 

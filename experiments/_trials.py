@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
     "target_properties": list(attempt.target.properties),
     "target_across": attempt.target.across,
     "target_along": attempt.target.along,
+    "target_moved": attempt.target.moved,
     "in_bin": len(attempt.objects),
     "remaining": len(attempt.objects) - held,
     "num_steps": scene.num_steps[0],
@@ -186,12 +188,31 @@ def one_thread_each() -> Iterator[None]:
   Each has a core of its own to keep busy; and the last digits of a score, on which the
   next samples of a search depend, are then the same with any number of workers.
   """
-  before = os.environ.get("NPROC")
-  os.environ["NPROC"] = "1"
+  with _environment("NPROC", "1"):
+    yield
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+  """Processes that start meanwhile share what they compile.
+
+  It takes seconds of each, but is of no use to other machines: what is kept goes with
+  the end of the block.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    with _environment("JAX_COMPILATION_CACHE_DIR", given or folder):
+      yield
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+  before = os.environ.get(name)
+  os.environ[name] = value
   try:
     yield
   finally:
     if before is None:
-      del os.environ["NPROC"]
+      del os.environ[name]
     else:
-      os.environ["NPROC"] = before
+      os.environ[name] = before

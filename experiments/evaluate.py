@@ -11,18 +11,17 @@ continues where it was. `experiments.sweep` does so under many conditions.
 """
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from envs import fleet, objects, protocols, rollout, units
 from experiments import (
   _conditions,
   _edge,
+  _films,
   _media,
   _policies,
   _scores,
@@ -49,7 +48,8 @@ class EvaluateConfig:
     num_steps: T.
     seed: of everything.
     num_workers: processes, 0 for one a core; the rows do not depend on it.
-    num_videos: bins of the first learned policy that are filmed.
+    num_videos: successes, corrections and failures of the first learned policy that
+      are filmed, of each kind at most so many.
     video_size: pixels, even.
   """
 
@@ -133,15 +133,24 @@ def evaluate(
   _edge.check_same(
     workdir / "config.json", facts, "an evaluation", growing=("policies",)
   )
-  rows = _trials.run(
-    trials, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
-  )
-  summary = _scores.summarise(rows, settings.policies)
-  write_summary(workdir, summary, facts)
-  learned = [spec for spec in specs if spec.servo]
-  if learned:
-    bins = [scene for t in trials if t.policy == learned[0] for scene in t.scenes]
-    _film(learned[0], bins, settings, workdir)
+  with _trials.compiled_once():
+    rows = _trials.run(
+      trials, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
+    )
+    summary = _scores.summarise(rows, settings.policies)
+    write_summary(workdir, summary, facts)
+    learned = [spec for spec in specs if spec.servo]
+    if learned and rows:
+      _films.film(
+        workdir,
+        trials,
+        rows,
+        _plan_pushed(settings, learned[0], frame_size),
+        learned[0].name,
+        count=settings.num_videos,
+        size=settings.video_size,
+        num_workers=settings.num_workers,
+      )
   _draw_units(settings, workdir / "units.png")
   return summary
 
@@ -212,38 +221,20 @@ def write_summary(
   )
 
 
-def _film(
-  spec: _policies.PolicySpec,
-  scenes: list[rollout.SceneTask],
-  settings: EvaluateConfig,
-  workdir: Path,
-) -> None:
-  """Films a policy in the first scenes and keeps a picture of one decision.
-
-  What is there already stays: the folder belongs to one configuration.
-  """
-  folder = workdir / "videos"
-  folder.mkdir(parents=True, exist_ok=True)
-  policy = _policies.make_policy(spec)
-  chosen = [
-    dataclasses.replace(scene, num_attempts=min(2, scene.num_attempts))
-    for scene in scenes[: settings.num_videos]
-  ]
-  with _edge.progress(len(chosen) + 1, "film", "scenes") as bar:
-    for number, scene in enumerate(chosen):
-      name = spec.name.replace(":", "-").replace("@", "-")
-      path = folder / f"{name}-{scene.unit.name}-scene-{number}.mp4"
-      if not path.exists():
-        with _media.VideoRecorder(path, settings.video_size) as recorder:
-          rollout.run_scene(scene, policy, recorder)
-      bar.update(1)
-    overlay = _media.OverlayRecorder(settings.video_size)
-    rollout.run_scene(chosen[0] if chosen else scenes[0], policy, overlay)
-    if overlay.overlay:
-      buffer = io.BytesIO()
-      np.savez_compressed(buffer, allow_pickle=False, **overlay.overlay)
-      _edge.write_atomically(workdir / "overlay.npz", buffer.getvalue())
-    bar.update(1)
+def _plan_pushed(
+  settings: EvaluateConfig, spec: _policies.PolicySpec, frame_size: int
+) -> list[_trials.Trial]:
+  """The trials in which corrections are looked for, one attempt a bin."""
+  usual = settings.with_replacement
+  number = min(_films.MOST_PUSHED, usual.repetitions * usual.num_attempts)
+  few = dataclasses.replace(
+    settings,
+    with_replacement=dataclasses.replace(usual, repetitions=number, num_attempts=1),
+    without_replacement=dataclasses.replace(
+      settings.without_replacement, repetitions=0
+    ),
+  )
+  return plan(few, [spec], _films.PUSH, frame_size)
 
 
 def _draw_units(settings: EvaluateConfig, path: Path) -> None:

@@ -143,7 +143,7 @@ def evaluate() -> ConfigDict:
       "num_steps": 5,  # T; the servo may close earlier
       "seed": 1,
       "num_workers": 0,  # 0: one for each core
-      "num_videos": 3,
+      "num_videos": 2,  # of each kind: successes, corrections, failures
       "video_size": 320,  # pixels
     }
   )
