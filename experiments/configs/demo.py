@@ -41,6 +41,7 @@ def network() -> ConfigDict:
       "image_convs": config_dict.placeholder(int),
       "dtype": config_dict.placeholder(str),
       "stem_form": config_dict.placeholder(str),
+      "pregrasp": config_dict.placeholder(bool),
     }
   )
 
