@@ -64,6 +64,7 @@ class Fit:
     """Raises LoaderError if a phase of the curriculum has no full batch of samples."""
     self._network, self._settings, self._seeing = network, settings, seeing
     self._train_set, self._held_out_set = train_set, held_out_set
+    self._loading = loading
     self._cache_bytes = 0 if loading.num_workers else settings.cache_bytes
     self._phases = _batches.loader_configs(settings, network.crop_size, loading)
     for phase in self._phases:
@@ -103,6 +104,8 @@ class Fit:
       settings.eval_batch_size,
       training.make_eval_step(predictor, mesh=mesh),
       mesh,
+      # Threads of its own: workers would be started anew for each evaluation.
+      num_threads=max(self._loading.num_threads, self._loading.num_workers),
     )
     frames = frames_lib.load_frames(self._train_set, self._cache_bytes)
     state = training.init_state(
