@@ -67,6 +67,7 @@ class Fit:
     self._network, self._settings, self._seeing = network, settings, seeing
     self._train_set, self._held_out_set = train_set, held_out_set
     self._view = view
+    self._loading = loading
     self._cache_bytes = 0 if loading.num_workers else settings.cache_bytes
     self._phases = _batches.loader_configs(settings, network.crop_size, loading)
     for phase in self._phases:
@@ -106,6 +107,8 @@ class Fit:
       settings.eval_batch_size,
       training.make_eval_step(predictor, mesh=mesh),
       mesh,
+      # Threads of its own: workers would be started anew for each evaluation.
+      num_threads=max(self._loading.num_threads, self._loading.num_workers),
     )
     frames = self._view.load_frames(self._train_set, self._cache_bytes)
     state = training.init_state(

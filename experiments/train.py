@@ -20,7 +20,8 @@ and SIGINT save after the step and end with status 75; a second one ends at once
 
 It trains on all devices that it finds, and with --distributed or --coordinator on those
 of several processes (docs/scaling.md); every process then needs the same command, the
-same files and the same --workdir, of which the first one writes the figures.
+same files and the same --workdir, of which the first one writes the figures. Neither
+their number nor that of the devices changes the batches, crops and colours included.
 """
 
 import dataclasses
