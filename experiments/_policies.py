@@ -197,11 +197,10 @@ def _learned_spec(
   if servo:
     _edge.build(servo_lib.ServoConfig, servo, "servo")
   weights = checkpoint.load_policy(path, step="best", purpose=purpose)
-  if flag == "checkpoints":  # whose networks may differ in all but what they are shown
-    sizes = {"frame_size": weights.config.frame_size}
-    found = dataclasses.replace(expected, **sizes)
-  else:
-    found = weights.config
+  found = weights.config
+  if flag == "checkpoints":
+    # Labelled networks may be others, but are shown the same frames.
+    found = dataclasses.replace(expected, frame_size=found.frame_size)
   _train_config.check_network(found, expected, f"--{flag}={path}")
   return PolicySpec(
     name,
