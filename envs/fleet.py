@@ -4,21 +4,41 @@ A task carries everything that decides its result, so that any number of workers
 in any order, gives the same.
 """
 
-import concurrent.futures
+import dataclasses
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing import connection
+from typing import Any, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+# Spawned, not forked: a GL context or a JAX runtime does not survive a fork.
+_CONTEXT = multiprocessing.get_context("spawn")
+_IDLE = -1  # in place of the index of a task
+
 
 class WorkerDiedError(RuntimeError):
   """A worker process ended without an answer: killed, or out of memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Death:
+  """A worker that died, and what it was at.
+
+  index: of its task; exit_code: of the process, negative for a signal;
+  number: how often this task has now been lost.
+  """
+
+  index: int
+  exit_code: int | None
+  number: int
 
 
 def num_cores() -> int:
@@ -31,6 +51,8 @@ def map_unordered(
   tasks: Sequence[Task],
   *,
   num_workers: int = 0,
+  retries: int = 0,
+  on_death: Callable[[Death], None] = lambda death: None,
 ) -> Iterator[tuple[int, Result]]:
   """Yields (index of the task, its result) as results come in.
 
@@ -41,41 +63,119 @@ def map_unordered(
     function: importable by name, as it travels to other processes.
     tasks: picklable.
     num_workers: processes; 0 means one for each core.
+    retries: how often a task is given to another worker when its own has died.
+    on_death: is told of each death before the task is tried again.
 
   Raises:
-    WorkerDiedError: a worker ended without an answer.
+    WorkerDiedError: a task's worker has died more often than `retries`.
+    Exception: what the function raised, with the worker's traceback as a note.
   """
   num_workers = min(num_workers or num_cores(), len(tasks))
-  if num_workers <= 1:
+  if num_workers <= 1 and not retries:
     for index, task in enumerate(tasks):
       yield index, function(task)
     return
-  # Spawned, not forked: a GL context or a JAX runtime does not survive a fork.
-  pool = concurrent.futures.ProcessPoolExecutor(
-    num_workers,
-    mp_context=multiprocessing.get_context("spawn"),
-    initializer=_end_with_parent,
-    initargs=(os.getpid(),),
-  )
+  waiting = list(range(len(tasks)))[::-1]
+  deaths = dict.fromkeys(waiting, 0)
+  workers = [_Worker(function) for _ in range(num_workers)]
   try:
-    futures = {pool.submit(function, task): i for i, task in enumerate(tasks)}
-    for future in concurrent.futures.as_completed(futures):
-      yield futures[future], future.result()
-  except BrokenProcessPool as error:
-    raise WorkerDiedError(
-      "a worker process died, killed or out of memory; finished work is kept: run the"
-      " same command again, with fewer workers (num_workers) if memory was short"
-    ) from error
+    for worker in workers:
+      worker.give(waiting.pop(), tasks)
+    while busy := [worker for worker in workers if worker.index >= 0]:
+      connection.wait([worker.pipe for worker in busy])  # ends with its process
+      for worker in busy:
+        if not worker.pipe.poll():
+          continue  # another one had something to say
+        index = worker.index
+        answer = worker.receive()
+        if answer is not None:
+          yield index, answer[0]
+        else:
+          deaths[index] += 1
+          death = Death(index, worker.process.exitcode, deaths[index])
+          if deaths[index] > retries:
+            raise WorkerDiedError(
+              f"a worker process died (exit code {death.exit_code}), killed or out of"
+              f" memory, at task {index} of {len(tasks)}; finished work is kept: run"
+              " the same command again, with fewer workers (num_workers) if memory was"
+              " short"
+            )
+          on_death(death)
+          waiting.append(index)
+          workers[workers.index(worker)] = worker = _Worker(function)
+        if waiting:
+          worker.give(waiting.pop(), tasks)
+        else:
+          worker.index = _IDLE
   finally:
-    pool.shutdown(wait=True, cancel_futures=True)
+    for worker in workers:
+      worker.stop()
+
+
+class _Worker:
+  """A process that answers one task after the other."""
+
+  def __init__(self, function: Callable[[Any], Any]):
+    self.index = _IDLE
+    self.pipe, end = _CONTEXT.Pipe()
+    self.process = _CONTEXT.Process(
+      target=_work, args=(function, end, os.getpid()), daemon=True
+    )
+    self.process.start()
+    end.close()  # so that the pipe ends with the process
+
+  def give(self, index: int, tasks: Sequence[Any]) -> None:
+    self.index = index
+    try:
+      self.pipe.send(tasks[index])
+    except BrokenPipeError:
+      pass  # it died idle; its death is found like any other
+
+  def receive(self) -> tuple[Any] | None:
+    """The answer in a tuple; None if the process died while it sent it."""
+    try:
+      kind, content = self.pipe.recv()
+    except (EOFError, ConnectionResetError):
+      self.process.join()
+      return None
+    if kind == "error":
+      raise content
+    return (content,)
+
+  def stop(self) -> None:
+    self.process.terminate()
+    self.process.join()
+    self.pipe.close()
+
+
+def _work(function: Callable[[Any], Any], pipe: Any, parent: int) -> None:
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+  threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+  while True:
+    try:
+      task = pipe.recv()
+    except EOFError:
+      return
+    try:
+      answer = ("result", function(task))
+    except Exception as error:
+      answer = ("error", _travelling(error))
+    pipe.send(answer)
+
+
+def _travelling(error: Exception) -> Exception:
+  """The error with its traceback as a note; another one if it cannot be pickled."""
+  text = "".join(traceback.format_exception(error))
+  try:
+    pickle.loads(pickle.dumps(error))
+  except Exception:
+    error = RuntimeError(f"{type(error).__name__}: {error}")
+  error.add_note(f"In a worker process:\n{text}")
+  return error
 
 
 def _end_with_parent(parent: int) -> None:
   """Ends this worker soon after its parent is gone, even if that was killed."""
-
-  def watch() -> None:
-    while os.getppid() == parent:
-      time.sleep(1.0)
-    os._exit(1)
-
-  threading.Thread(target=watch, daemon=True).start()
+  while os.getppid() == parent:
+    time.sleep(1.0)
+  os._exit(1)

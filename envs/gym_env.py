@@ -3,7 +3,7 @@
   import gymnasium
   env = gymnasium.make("envs.gym_env:hand_eye/Grasp-v0", unit=3, num_steps=5)
 
-One episode is one attempt, by the rules of `envs.rollout.AttemptRun`: the gripper
+One episode is one attempt, by the rules of `envs.AttemptRun`: the gripper
 closes when told to or at step T, and the reward is then the label, 0 or 1. Vectorised
 over processes it needs `vector_kwargs={"context": "spawn"}`: a GL context does not
 survive a fork.
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from envs import objects as objects_lib
+from envs.attempt import Attempt, AttemptRun, Decision, Observation
 from envs.control import DivergedError
 from envs.grasp_env import NULL_COMMAND, GraspEnv
-from envs.rollout import MAX_DIVERGED, Attempt, AttemptRun, Decision, Observation
+from envs.rollout import MAX_DIVERGED
 from envs.units import MAX_HEIGHT, WORKSPACE_HALF, Unit, sample_unit
 
 try:
@@ -38,7 +39,7 @@ _LEAST_LENGTH = 1e-6  # of (sin, cos), below which they name no angle
 class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
   """One unit and its bin.
 
-  Observation, a dict (`envs.rollout.Observation` without what never changes):
+  Observation, a dict (`envs.Observation` without what never changes):
     pregrasp_image: uint8[H, W, 3], I0: the scene without the gripper.
     image: uint8[H, W, 3], It. After closing, the image at which the gripper closed.
     step: int64, t from 1 to T.

@@ -80,6 +80,7 @@ def perturb(unit: Unit, perturbation: Perturbation, seed: int = 0) -> Unit:
     unit,
     name=f"{unit.name}~{text}{f'#{seed}' if seed else ''}",
     camera=_moved(unit.camera, perturbation, angles, side),
+    calibration=unit.known_camera,
     lights=tuple(_brighter(light, perturbation.light) for light in unit.lights),
     fingers=(
       _worn(unit.fingers[0], perturbation.wear),

@@ -1,105 +1,44 @@
-"""Runs attempts: a policy in a cell, from pregrasp image to label (Figure 3).
-
-A policy is any callable `policy(observation, key) -> decision`; see `Policy`.
-"""
+"""Runs attempts: a policy in a cell, scene after scene, or several side by side."""
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import numpy as np
 
+from envs.attempt import (
+  Attempt,
+  AttemptRun,
+  DecidesTogether,
+  LooksFirst,
+  Observation,
+  Policy,
+  Recorder,
+)
 from envs.control import DivergedError
-from envs.grasp_env import NULL_COMMAND, GraspEnv
+from envs.grasp_env import GraspEnv
 from envs.objects import sample_objects
 from envs.units import Unit
 
-START_HEIGHTS = (0.04, 0.10)  # of the first pose above the floor, as when raising
-# Within this height above the floor the gripper closes where it is.
-AT_TABLE = 0.01
 MAX_DIVERGED = 20  # attempts of one scene
-_ATTEMPT = 1_000  # keeps the seeds of attempts apart from those of fillings
-
-
-class Observation(NamedTuple):
-  """What a policy is given at step t. It holds no calibration and no joint angles."""
-
-  pregrasp_image: np.ndarray  # uint8[H, W, 3], the scene without the gripper
-  image: np.ndarray  # uint8[H, W, 3], now
-  pose: np.ndarray  # float32[4], gripper now: to keep commands in the workspace
-  step: int  # t, from 1
-  num_steps: int  # T; at t = T the gripper closes whatever the policy says
-  table_height: float  # m
-  workspace: tuple[np.ndarray, np.ndarray]  # lowest and highest pose, float32[4] each
-
-
-class Decision(NamedTuple):
-  """What a policy answers."""
-
-  command: np.ndarray  # float32[5], the next motion; ignored when closing
-  close: bool
-  evidence: dict[str, Any] = {}  # never written to
-
-
-class Policy(Protocol):
-  """`key` is uint32[2], fresh for every decision."""
-
-  def __call__(self, observation: Observation, key: np.ndarray) -> Any: ...
-
-
-@runtime_checkable
-class LooksFirst(Protocol):
-  """A baseline that may look at the cell before each attempt.
-
-  The learned policy never does: what it knows is in `Observation`. Baselines with a
-  calibrated depth camera, and the oracle, are told here what the paper gives them.
-  """
-
-  def begin(self, env: GraspEnv) -> None:
-    """An attempt begins; the bin is in view, the gripper is not."""
+# Keep the seeds of attempts and of pushes apart from those of fillings.
+_ATTEMPT, _PUSH = 1_000, 2_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Attempt:
-  """One grasp attempt with its label and where it came from.
+class Pushing:
+  """Objects are knocked about while an attempt goes on.
 
-  T images and poses; commands[t] is what was executed after images[t], and the last
-  is the null command (footnote 2 of the paper).
+  step: during the motion that is decided at this step; 0: never.
+  speed: m/s, each object its own way.
   """
 
-  pregrasp_image: np.ndarray  # uint8[H, W, 3]
-  images: np.ndarray  # uint8[T, H, W, 3]
-  poses: np.ndarray  # float32[T, 4], measured
-  commands: np.ndarray  # float32[T, 5]
-  success: bool
-  gripper_reading: float  # m
-  drop_test: bool
-  simulator_truth: bool
-  grasped: str
-  unit: str
-  table_height: float  # m
-  scene_seed: int
-  attempt_seed: int  # position within the scene
-  objects: tuple[str, ...]  # names of what lay in the bin
-  evidence: tuple[dict[str, Any], ...]  # one a decision
+  step: int = 0
+  speed: float = 0.0
 
 
-class Recorder(Protocol):
-  """Watches attempts, for videos and pictures; changes nothing."""
-
-  largest_image: int  # pixels, that it will ask the cell to draw
-
-  def begin(self, env: GraspEnv) -> None:
-    """An attempt begins; the bin is in view, the gripper is not."""
-
-  def decided(self, env: GraspEnv, observation: Observation, decision: Any) -> None:
-    """The policy has answered; nothing has moved yet."""
-
-  def frame(self, env: GraspEnv) -> None:
-    """A control period has passed."""
-
-  def end(self, env: GraspEnv, attempt: "Attempt") -> None:
-    """The attempt has its label."""
+NO_PUSHING = Pushing()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +53,7 @@ class SceneTask:
   objects: str  # a selection, see `envs.objects.choose`
   frame_size: int  # pixels
   replacement: bool = True  # what was grasped goes back into the bin
+  pushing: Pushing = NO_PUSHING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +76,65 @@ def run_scene(
   bin is emptied and filled again; without replacement the attempts in it are lost,
   too, as they were made in a bin that no longer is.
   """
+  (result,) = run_scenes([task], [policy], [recorder])
+  return result
+
+
+def run_scenes(
+  tasks: Sequence[SceneTask],
+  policies: Sequence[Policy],
+  recorders: Sequence[Recorder | None] = (),
+) -> list[SceneResult]:
+  """Runs scenes side by side in this process; each as `run_scene` would.
+
+  Whenever all of them wait for a decision, they get it: in one call where they share
+  one policy that decides together, one by one else. So a network is asked for as many
+  robots at once as there are scenes, while the result still follows from the tasks.
+
+  Args:
+    tasks: one a scene.
+    policies: one for each. A policy that remembers (`LooksFirst`) must not be shared.
+    recorders: one for each, or none at all. What one raises ends all scenes.
+  """
+  watched = zip(tasks, policies, recorders or [None] * len(tasks), strict=True)
+  scenes = [_scene(*one) for one in watched]
+  results: dict[int, SceneResult] = {}
+  answers: dict[int, Any] = dict.fromkeys(range(len(scenes)))
+  try:
+    while answers:
+      waiting: dict[int, _Question] = {}
+      for i, answer in answers.items():
+        try:
+          waiting[i] = scenes[i].send(answer)
+        except StopIteration as stop:
+          results[i] = stop.value
+      asked = [policies[i] for i in waiting]
+      made = _decide(asked, list(waiting.values()))
+      answers = dict(zip(waiting, made, strict=True))
+  finally:
+    for scene in scenes:
+      scene.close()  # frees the cells of those that did not end
+  return [results[i] for i in range(len(scenes))]
+
+
+_Question = tuple[Observation, np.ndarray]
+
+
+def _decide(policies: list[Policy], questions: list[_Question]) -> Sequence[Any]:
+  one = policies[0] if policies else None
+  alike = all(policy is one for policy in policies)
+  if len(policies) > 1 and alike and isinstance(one, DecidesTogether):
+    observations, keys = zip(*questions, strict=True)
+    return one.together(observations, keys)
+  return [
+    policy(*question) for policy, question in zip(policies, questions, strict=True)
+  ]
+
+
+def _scene(
+  task: SceneTask, policy: Policy, recorder: Recorder | None
+) -> Generator[_Question, Any, SceneResult]:
+  """One scene: yields what is to be decided, is sent the decision, gives the result."""
   attempts: list[Attempt] = []
   diverged = strays = 0
   finished = False
@@ -152,14 +151,27 @@ def run_scene(
       task.unit,
       sample_objects(rng, task.num_objects, task.objects),
       task.frame_size,
-      recorder.largest_image if recorder else 0,
+      max(getattr(who, "largest_image", 0) for who in (policy, recorder)),
     )
     if recorder:
       env.controller.on_control_step = functools.partial(recorder.frame, env)
     try:
       env.fill(rng)
       while len(attempts) < task.num_attempts and (env.remaining() or task.replacement):
-        attempts.append(_run_numbered(env, policy, task, len(attempts), recorder))
+        seeds = [task.scene_seed, task.unit.seed, _ATTEMPT, len(attempts)]
+        rng = np.random.default_rng(seeds)
+        attempt = yield from _attempt(
+          env,
+          policy,
+          rng,
+          num_steps=int(rng.choice(task.num_steps)),
+          scene_seed=task.scene_seed,
+          number=len(attempts),
+          replacement=task.replacement,
+          recorder=recorder,
+          pushing=task.pushing,
+        )
+        attempts.append(attempt)
       finished = True
     except DivergedError:
       diverged += 1
@@ -170,128 +182,6 @@ def run_scene(
       strays += env.strays_returned
       env.close()
   return SceneResult(tuple(attempts), diverged, strays)
-
-
-def _run_numbered(env, policy, task: SceneTask, number: int, recorder) -> Attempt:
-  rng = np.random.default_rng([task.scene_seed, task.unit.seed, _ATTEMPT, number])
-  return run_attempt(
-    env,
-    policy,
-    rng,
-    num_steps=int(rng.choice(task.num_steps)),
-    scene_seed=task.scene_seed,
-    number=number,
-    replacement=task.replacement,
-    recorder=recorder,
-  )
-
-
-class AttemptRun:
-  """One attempt in a filled bin, a decision at a time.
-
-  The rules of an attempt for everyone who drives one: `run_attempt`, and the
-  Gymnasium environment. After `env.begin` gave I0:
-
-    run = AttemptRun(env, pregrasp_image, rng, num_steps)
-    while not run.must_close:
-      run.execute(policy(run.observation(), key))
-    attempt = run.close()
-
-  A decision to close above the table first descends (Appendix A: the network scores
-  motions that end on the table). Everything that moves raises DivergedError when the
-  physics become unstable; the bin must then be filled anew.
-  """
-
-  def __init__(
-    self,
-    env: GraspEnv,
-    pregrasp_image: np.ndarray,
-    rng: np.random.Generator,
-    num_steps: int,
-  ):
-    """Approaches the first pose, which is random, and looks.
-
-    Args:
-      rng: for the first pose, the actuation, and where what was held is let go.
-      num_steps: T. The attempt has at most T steps, fewer when closed early.
-    """
-    self._env, self._rng, self._num_steps = env, rng, num_steps
-    self._pregrasp = pregrasp_image
-    self._in_bin = env.remaining()
-    self._images: list[np.ndarray] = []
-    self._poses: list[np.ndarray] = []
-    self._commands: list[np.ndarray] = []
-    self._evidence: list[dict[str, Any]] = []
-    self._closing = False
-    env.approach(_first_pose(env.unit, rng))
-    self._look()
-
-  @property
-  def must_close(self) -> bool:
-    """Whether nothing is left to decide: step T has come, or the decision to close."""
-    return self._closing or len(self._images) == self._num_steps
-
-  def observation(self) -> Observation:
-    """What there is to see at this step; arrays that belong to the attempt."""
-    return Observation(
-      pregrasp_image=self._pregrasp,
-      image=self._images[-1],
-      pose=self._poses[-1],
-      step=len(self._images),
-      num_steps=self._num_steps,
-      table_height=self._env.unit.table_height,
-      workspace=self._env.unit.workspace(),
-    )
-
-  def execute(self, decision: Any) -> None:
-    """Makes the motion that was decided, if there is one, and looks again."""
-    self._evidence.append(decision.evidence)
-    self._closing = decision.close
-    table_height, height = self._env.unit.table_height, self._poses[-1][2]
-    if self._closing and not height - table_height > AT_TABLE:
-      return
-    command = np.array(NULL_COMMAND if self._closing else decision.command, np.float32)
-    # Down on the table by the last step, whatever the policy does with the height.
-    if self._closing or len(self._images) == self._num_steps - 1:
-      command[2] = table_height - height
-    self._commands.append(command)
-    self._env.step(command, self._rng)
-    self._look()
-
-  def close(
-    self, *, scene_seed: int = 0, number: int = 0, replacement: bool = True
-  ) -> Attempt:
-    """Closes the gripper here, lifts, and finds the label.
-
-    Args:
-      scene_seed, number: recorded, not used.
-      replacement: whether what was grasped stays in the bin.
-    """
-    env = self._env
-    outcome = env.grasp(self._rng)
-    if not replacement:
-      env.take_away(outcome.held)
-    return Attempt(
-      pregrasp_image=self._pregrasp,
-      images=np.stack(self._images),
-      poses=np.stack(self._poses),
-      commands=np.stack([*self._commands, NULL_COMMAND]),
-      success=outcome.success,
-      gripper_reading=outcome.gripper_reading,
-      drop_test=outcome.drop_test,
-      simulator_truth=outcome.simulator_truth,
-      grasped=outcome.grasped,
-      unit=env.unit.name,
-      table_height=env.unit.table_height,
-      scene_seed=scene_seed,
-      attempt_seed=number,
-      objects=tuple(env.scene.objects[i].name for i in self._in_bin),
-      evidence=tuple(self._evidence),
-    )
-
-  def _look(self) -> None:
-    self._images.append(self._env.image())
-    self._poses.append(self._env.pose())
 
 
 def run_attempt(
@@ -310,16 +200,55 @@ def run_attempt(
   Raises:
     DivergedError: the physics became unstable; the bin must be filled anew.
   """
+  run = _attempt(
+    env,
+    policy,
+    rng,
+    num_steps=num_steps,
+    scene_seed=scene_seed,
+    number=number,
+    replacement=replacement,
+    recorder=recorder,
+    pushing=NO_PUSHING,
+  )
+  answer = None
+  while True:
+    try:
+      answer = policy(*run.send(answer))
+    except StopIteration as stop:
+      return stop.value
+
+
+def _attempt(
+  env: GraspEnv,
+  policy: Policy,
+  rng: np.random.Generator,
+  *,
+  num_steps: int,
+  scene_seed: int,
+  number: int,
+  replacement: bool,
+  recorder: Recorder | None,
+  pushing: Pushing,
+) -> Generator[_Question, Any, Attempt]:
+  """One attempt: yields what is to be decided and is sent the decision."""
   pregrasp = env.begin(rng)
   if recorder:
     recorder.begin(env)
   if isinstance(policy, LooksFirst):
     policy.begin(env)
-  run = AttemptRun(env, pregrasp, rng, num_steps)
+
+  def push(step: int) -> None:
+    # With seeds of its own: what else happens is what would happen without it.
+    if step == pushing.step and pushing.speed:
+      seeds = [scene_seed, env.unit.seed, _PUSH, number]
+      env.push_objects(np.random.default_rng(seeds), pushing.speed)
+
+  run = AttemptRun(env, pregrasp, rng, num_steps, push)
   while not run.must_close:
     observation = run.observation()
     key = rng.integers(2**32, size=2, dtype=np.uint32)
-    decision = policy(observation, key)
+    decision = yield observation, key
     if recorder:
       recorder.decided(env, observation, decision)
     run.execute(decision)
@@ -327,10 +256,3 @@ def run_attempt(
   if recorder:
     recorder.end(env, attempt)
   return attempt
-
-
-def _first_pose(unit: Unit, rng: np.random.Generator) -> np.ndarray:
-  low, high = unit.workspace()
-  pose = rng.uniform(low, high)
-  pose[2] = unit.table_height + rng.uniform(*START_HEIGHTS)
-  return pose

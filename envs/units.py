@@ -92,6 +92,13 @@ class Unit:
   bin_texture: Texture = Texture()
   table_texture: Texture = Texture()
   arm: str = "built_in"  # or one that `envs.menagerie` knows
+  # Where the camera was when it was calibrated, if it has been moved since.
+  calibration: Camera | None = None
+
+  @property
+  def known_camera(self) -> Camera:
+    """What a calibrated baseline believes; the learned policy is told no camera."""
+    return self.calibration or self.camera
 
   def workspace(self) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest pose (x, y, z, yaw), float32[4] each, that may be sent."""
@@ -140,6 +147,23 @@ def sample_unit(seed: int, family: str = "training") -> Unit:
     # dark fingers must stand out against the bin.
     bin_texture=_sample_texture(rng, plain=0.35, contrast=(0.02, 0.06)),
     table_texture=_sample_texture(rng, plain=0.2, contrast=(0.05, 0.15)),
+  )
+
+
+def named_unit(name: str) -> Unit:
+  """The unit of that name, 'training-03', with the built-in arm.
+
+  Raises:
+    ValueError: there is none.
+  """
+  family, _, number = name.rpartition("-")
+  if family in FAMILIES and number.isdecimal():
+    unit = sample_unit(int(number), family)
+    if unit.name == name:
+      return unit
+  raise ValueError(
+    f"unit {name!r}: expected a family of {sorted(FAMILIES)} and a number, as in"
+    " 'training-03'"
   )
 
 

@@ -322,13 +322,21 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     temporary.unlink(missing_ok=True)
 
 
-def check_same(path: str | Path, identity: Mapping[str, Any], what: str) -> None:
+def check_same(
+  path: str | Path,
+  identity: Mapping[str, Any],
+  what: str,
+  *,
+  growing: Sequence[str] = (),
+) -> None:
   """Refuses to mix results of two configurations in one folder.
 
   Args:
     path: of the folder's config.json, written if nothing is refused.
     identity: what decides the results: fields, and sections of fields.
     what: the folder then holds, `an evaluation`.
+    growing: sections that may gain fields, or leave out some that the folder has; what
+      both know must agree, and the file keeps all.
 
   Raises:
     UserError: the file holds another identity; names the fields, or says that it is
@@ -338,7 +346,8 @@ def check_same(path: str | Path, identity: Mapping[str, Any], what: str) -> None
   now = json.loads(to_json(identity))
   if path.is_file():
     try:
-      before = _by_field(json.loads(path.read_text(encoding="utf-8")))
+      recorded = json.loads(path.read_text(encoding="utf-8"))
+      before = _by_field(recorded)
     except (ValueError, AttributeError) as error:
       raise UserError(
         f"{path} is damaged ({error}); choose another --workdir, or remove that folder"
@@ -349,12 +358,18 @@ def check_same(path: str | Path, identity: Mapping[str, Any], what: str) -> None
       name
       for name in {**fields_now, **before}
       if before.get(name, missing) != fields_now.get(name, missing)
+      and not (
+        name.partition(".")[0] in growing
+        and missing in (before.get(name, missing), fields_now.get(name, missing))
+      )
     ]
     if different:
       raise UserError(
         f"{path.parent} holds {what} with another {', '.join(different)};"
         " choose another --workdir, or remove that folder"
       )
+    for section in growing:
+      now[section] = {**recorded.get(section, {}), **now[section]}
   write_atomically(path, to_json(now, indent=2) + "\n")
 
 
@@ -398,11 +413,16 @@ class JsonLines:
     self.path.parent.mkdir(parents=True, exist_ok=True)
 
   def write(self, row: Mapping[str, Any]) -> None:
+    self.write_all([row])
+
+  def write_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Appends rows that belong together."""
+    text = "".join(f"{to_json(row)}\n" for row in rows)
     with open(self.path, "ab+") as stream:
       end = stream.seek(0, os.SEEK_END)
       stream.seek(max(0, end - 1))
       is_torn = stream.read(1) not in (b"", b"\n")
-      stream.write((b"\n" if is_torn else b"") + f"{to_json(row)}\n".encode())
+      stream.write((b"\n" if is_torn else b"") + text.encode())
       stream.flush()
       os.fsync(stream.fileno())
 

@@ -1,5 +1,6 @@
 """Pictures of attempts: videos, the units' cameras, and Figure 2's overlay."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs import arm, cameras, grasp_env, gripper, objects, rollout, units
-from experiments import _sheet
+from envs import arm, cameras, grasp_env, gripper, objects, units
+from envs.attempt import Attempt, Observation
+from experiments import _edge, _sheet
 
 FRAMES_PER_SECOND = 25
 _FRAME_EVERY = 2  # control periods of 20 ms
@@ -21,14 +23,24 @@ _POSE = np.array([*units.BIN_CENTRE, 0.10, -0.95])
 class VideoRecorder:
   """Records attempts as an H.264 video, with the candidates of every decision.
 
-  A rollout.Recorder and a context manager. Candidates are dots where they would take
+  A Recorder and a context manager. Candidates are dots where they would take
   the gripper, coloured by predicted success from red (the least of this decision) to
   green (the best). The camera's calibration is used for the drawing only.
   """
 
-  def __init__(self, path: Path, size: int):
-    """Args: path, of the .mp4; size, of a frame without its caption, pixels, even."""
+  def __init__(
+    self, path: Path, size: int, *, made_before: int = 0, pushed_at: int = 0
+  ):
+    """Opens the file.
+
+    Args:
+      path: of the .mp4.
+      size: of a frame without its caption, pixels, even.
+      made_before: attempts in this bin that are not recorded, for the captions.
+      pushed_at: step at which objects are pushed, likewise; 0: never.
+    """
     self.largest_image = size
+    self._pushed_at = pushed_at
     self._temporary = path.with_name(f".{path.name}.tmp")
     self._path = path
     self._container = av.open(str(self._temporary), "w", format="mp4")
@@ -39,7 +51,7 @@ class VideoRecorder:
     self._active = False
     self._periods = 0
     self._caption = ""
-    self._attempts = 0
+    self._attempts = made_before
 
   def begin(self, env: grasp_env.GraspEnv) -> None:
     self._active = True
@@ -49,21 +61,22 @@ class VideoRecorder:
     self._caption = f"attempt {self._attempts}: first pose, at random"
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     evidence = decision.evidence
     step = f"attempt {self._attempts}, step {observation.step}/{observation.num_steps}"
-    image = env.image(self.largest_image)
+    pushed = "; pushed" if observation.step == self._pushed_at else ""
     if "candidates" not in evidence:
-      self._caption = f"{step}: {evidence.get('action', 'random motion')}"
+      self._caption = f"{step}: {evidence.get('action', 'random motion')}{pushed}"
       return
     self._caption = (
       f"{step}: {evidence['action']}, best {evidence['p_best']:.2f},"
-      f" closing here {evidence['p_null']:.2f}"
+      f" here {evidence['p_null']:.2f}{pushed}"
     )
     pixels = candidate_pixels(
       env.unit, observation.pose, evidence["candidates"], self.largest_image
     )
+    image = env.image(self.largest_image)
     self._write(draw_candidates(image, pixels, evidence["probabilities"]), _HOLD_FRAMES)
 
   def frame(self, env: grasp_env.GraspEnv) -> None:
@@ -73,7 +86,7 @@ class VideoRecorder:
     if self._periods % _FRAME_EVERY == 0:
       self._write(env.image(self.largest_image))
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     outcome = (
       f"success: {attempt.grasped or 'something'}" if attempt.success else "failure"
     )
@@ -158,11 +171,14 @@ def unit_tile(
 class OverlayRecorder:
   """Keeps one decision's image pair and candidates, as in Figure 2.
 
-  A rollout.Recorder that keeps the decision whose candidates differ most.
+  A Recorder that keeps the decision whose candidates differ most, and a context
+  manager that writes it, if there was one, as an .npz.
   """
 
-  def __init__(self, size: int):
+  def __init__(self, path: Path, size: int):
+    """Args: path, of the .npz; size, of the images, pixels."""
     self.largest_image = size
+    self._path = path
     self.overlay: dict[str, np.ndarray] = {}
     self._spread = 0.0
     self._pregrasp: np.ndarray | None = None
@@ -171,7 +187,7 @@ class OverlayRecorder:
     self._pregrasp = env.image(self.largest_image)
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     evidence = decision.evidence
     if "probabilities" not in evidence or self._pregrasp is None:
@@ -197,5 +213,14 @@ class OverlayRecorder:
   def frame(self, env: grasp_env.GraspEnv) -> None:
     pass
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     pass
+
+  def __enter__(self) -> "OverlayRecorder":
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    if kind is None and self.overlay:
+      buffer = io.BytesIO()
+      np.savez_compressed(buffer, allow_pickle=False, **self.overlay)
+      _edge.write_atomically(self._path, buffer.getvalue())

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs import grasp_env, rollout
+from envs import grasp_env
+from envs.attempt import Observation
 from experiments import _media, _window
 from hand_eye.decision import Decision
 
@@ -30,7 +31,7 @@ class ServoVideo(_media.VideoRecorder):
     super().begin(env)
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Decision
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Decision
   ) -> None:
     self._decided, self._decided_at = None, env.data.time
     if "candidates" in decision.evidence:
@@ -58,7 +59,7 @@ class ServoWindow(_window.Window):
   largest_image = 320
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Decision
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Decision
   ) -> None:
     size = self.largest_image
     image = env.image(size)
@@ -67,7 +68,7 @@ class ServoWindow(_window.Window):
     self.show_beside(image, in_a_line(observation, decision))
 
 
-def in_a_line(observation: rollout.Observation, decision: Decision) -> str:
+def in_a_line(observation: Observation, decision: Decision) -> str:
   """What was decided, with what confidence, and how long it took."""
   told = (
     f"{observation.step}/{observation.num_steps} {decision.action.name}"
@@ -84,7 +85,7 @@ def in_a_line(observation: rollout.Observation, decision: Decision) -> str:
 
 def _thought(
   env: grasp_env.GraspEnv,
-  observation: rollout.Observation,
+  observation: Observation,
   decision: Decision,
   size: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from envs import control, rollout
+from envs import control
 from envs.arm import inverse_kinematics
+from envs.attempt import START_HEIGHTS, Recorder
 from envs.grasp_env import GraspEnv, Outcome, apply_command
 from envs.gripper import TOOL_LENGTH
+from envs.rollout import Pushing
 from envs.scene import TIMESTEP
 from hand_eye.decision import Action, Decision
 from hand_eye.watchdog import Watchdog
@@ -46,17 +48,6 @@ class DeadlinePolicy(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pushing:
-  """Objects are knocked about before one step of an attempt; step 0 is never.
-
-  speed: m/s, each object its own way.
-  """
-
-  step: int = 0
-  speed: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
 class Servoed:
   """One attempt. latencies, seconds, one a decision; skipped: ticks without one."""
 
@@ -76,7 +67,7 @@ def servo(
   deadline: float,
   num_steps: int,
   pushing: Pushing,
-  recorder: rollout.Recorder,
+  recorder: Recorder,
 ) -> Servoed:
   """Makes one attempt in a filled bin, with decisions at a rate.
 
@@ -93,7 +84,7 @@ def servo(
   recorder.begin(env)
   low, high = env.unit.workspace()
   pose = rng.uniform(low, high)
-  pose[2] = env.unit.table_height + rng.uniform(*rollout.START_HEIGHTS)
+  pose[2] = env.unit.table_height + rng.uniform(*START_HEIGHTS)
   env.approach(pose)
 
   watchdog = Watchdog(STALE_PERIODS / rate, lambda: env.data.time)

@@ -114,6 +114,70 @@ def reliability(
   )
 
 
+def bootstrap_rate(
+  counts: Sequence[tuple[int, int]], *, num_resamples: int = 10_000, seed: int = 0
+) -> dict[str, Any]:
+  """{attempts, successes, rate, low, high}; 95 % from redrawing groups of attempts.
+
+  Attempts in one bin are not independent, so bins are redrawn, with all their attempts.
+
+  Args:
+    counts: (successes, attempts) of each group.
+  """
+  table = np.asarray(counts, float).reshape(-1, 2)
+  successes, attempts = (int(total) for total in table.sum(axis=0))
+  rates = _redrawn(table, num_resamples, seed)
+  low, high = np.nanquantile(rates, (0.025, 0.975)) if attempts else (0.0, 1.0)
+  return {
+    "attempts": attempts,
+    "successes": successes,
+    "rate": successes / max(attempts, 1),
+    "low": float(low),
+    "high": float(high),
+  }
+
+
+def paired_difference(
+  counts: Sequence[tuple[int, int]],
+  base_counts: Sequence[tuple[int, int]],
+  *,
+  num_resamples: int = 10_000,
+  seed: int = 0,
+) -> tuple[float, float, float]:
+  """Difference of two rates in the same bins, with its 95 % bootstrap interval.
+
+  Bins are redrawn, each with the attempts of both policies: what makes a bin hard is
+  hard for both and cancels.
+
+  Args:
+    counts, base_counts: (successes, attempts) of each bin, in the same order.
+
+  Returns:
+    (difference, low, high).
+
+  Raises:
+    ValueError: the policies were not in the same number of bins.
+  """
+  if len(counts) != len(base_counts) or not counts:
+    raise ValueError(f"{len(counts)} bins against {len(base_counts)}: not paired")
+  both = [np.asarray(one, float).reshape(-1, 2) for one in (counts, base_counts)]
+  first, second = (_redrawn(table, num_resamples, seed) for table in both)
+  low, high = np.nanquantile(first - second, (0.025, 0.975))
+  rates = [table[:, 0].sum() / max(table[:, 1].sum(), 1) for table in both]
+  return float(rates[0] - rates[1]), float(low), float(high)
+
+
+def _redrawn(table: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
+  """[R] rates of groups [G, 2] redrawn with replacement; the same groups for a seed."""
+  count = max(len(table), 1)
+  weights = np.random.default_rng(seed).multinomial(
+    count, np.full(count, 1 / count), num_resamples
+  )
+  drawn = weights[:, : len(table)] @ table
+  with np.errstate(invalid="ignore"):
+    return drawn[:, 0] / drawn[:, 1]
+
+
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
   """Area under the ROC curve, ties counted one half; None without both classes."""
   value = _weighted_auc(labels, scores, np.ones((1, len(labels))))[0]

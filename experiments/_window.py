@@ -17,7 +17,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs import grasp_env, rollout
+from envs import grasp_env
+from envs.attempt import Attempt, Observation
 from experiments import _edge
 
 _LATEST = 0.1  # s behind real time, after which the rest is not made up for
@@ -36,7 +37,7 @@ class WindowClosedError(Exception):
 
 
 class Window:
-  """MuJoCo's viewer on the cell that is being recorded; a rollout.Recorder.
+  """MuJoCo's viewer on the cell that is being recorded; a Recorder.
 
   It shows copies of the model and the state, so that nothing done in the window, nor
   that there is one, changes an attempt. Another cell opens another window.
@@ -55,7 +56,7 @@ class Window:
     pass
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     pass
 
@@ -74,7 +75,7 @@ class Window:
     self._handle.sync()
     self._pace.wait_until(env.data.time)
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     pass
 
   def show_beside(self, image: np.ndarray, text: str) -> None:

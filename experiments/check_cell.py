@@ -22,6 +22,7 @@ from absl import flags
 from data_pipeline.attempts import family_of
 from envs import arm, fleet, gripper, objects, rendering, rollout, units
 from envs.arm import BUILT_IN
+from envs.attempt import Attempt
 from envs.control import DivergedError
 from envs.grasp_env import GraspEnv
 from experiments import _cell_page, _cell_tables, _edge, _policies
@@ -201,7 +202,7 @@ def run_task(task: CellTask) -> dict[str, Any]:
   }
 
 
-def _attempt(attempt: rollout.Attempt) -> dict[str, Any]:
+def _attempt(attempt: Attempt) -> dict[str, Any]:
   return {
     "success": attempt.success,
     "gripper_reading": attempt.gripper_reading,

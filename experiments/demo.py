@@ -46,10 +46,10 @@ def demo(config: Mapping[str, Any], workdir: str | Path) -> dict[str, float]:
   )
   page = stage("report", lambda: _report(workdir))
 
-  from experiments import _fit, evaluate
+  from experiments import _fit, _scores
 
   print(f"\nHeld-out prediction\n{_fit.describe(row)}")
-  print(f"\nHeld-out objects and units\n{evaluate.describe(summary['policies'])}")
+  print(f"\nHeld-out objects and units\n{_scores.describe(summary)}")
   times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
   print(f"\n{times}\nReport: {page}", flush=True)
   return seconds
@@ -74,11 +74,10 @@ def _train(
 
 
 def _evaluate(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-  from experiments import evaluate
+  from experiments import _policies, evaluate
 
-  return evaluate.evaluate(
-    config, workdir / "train" / "checkpoints", workdir / "evaluate"
-  )
+  networks = _policies.Networks(servo=str(workdir / "train" / "checkpoints"))
+  return evaluate.evaluate(config, networks, workdir / "evaluate")
 
 
 def _export(config: Mapping[str, Any], workdir: Path) -> Path:

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from envs import control, grasp_env, objects, rollout, units
+from envs import control, grasp_env, objects, units
+from envs.attempt import Recorder
+from envs.rollout import Pushing
 from experiments import _edge, _exported, _servo_video, _servoing, _window
 from hand_eye import runtime
 from hand_eye.decision import Cause
@@ -42,7 +44,7 @@ class ServoTask:
   num_steps: int = 10
   rate: float = 5.0  # Hz
   deadline: float = 0.0  # s; 0 is four fifths of the period
-  pushing: _servoing.Pushing = _servoing.Pushing()
+  pushing: Pushing = Pushing()
   seed: int = 0
 
   def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ def run(
   task: ServoTask,
   policy: _servoing.DeadlinePolicy,
   frame_size: int,
-  recorder: rollout.Recorder,
+  recorder: Recorder,
   say: Say = print,
 ) -> dict[str, Any]:
   """Makes the attempts of a task; returns the closing report, see `summarize`.
@@ -249,7 +251,7 @@ def main(_: Sequence[str]) -> None:
     num_steps=args.num_steps,
     rate=args.rate,
     deadline=args.deadline_ms / 1e3,
-    pushing=_servoing.Pushing(args.push_step if args.push else 0, args.push),
+    pushing=Pushing(args.push_step if args.push else 0, args.push),
     seed=args.seed,
   )
   policy = _exported.load()

@@ -1,13 +1,25 @@
-r"""A policy in a cell, to look at: as a video, or in a window.
+r"""A policy in a cell, to look at: as a video, in a window, or decision by decision.
 
   python -m experiments.watch --policy=random --workdir=runs/watch
   python -m experiments.watch --policy=servo --checkpoint=runs/demo/train/checkpoints \
     --objects=hammer,bottle --unit=3 --viewer
+  python -m experiments.watch --policy=oracle --unit=3 --attempt=2 \
+    --condition=push=0.4 --explain --workdir=runs/explain
+  python -m experiments.watch --evaluation=runs/demo/evaluate --row=17 \
+    --checkpoint=runs/demo/train/checkpoints --explain --workdir=runs/explain
 
 The video shows what the policy's camera sees, larger; the window any view, in real
-time, until it is closed. Every attempt is told in a line. Neither changes anything: a
-scene seed and unit of an evaluation's rows.jsonl give its attempts again, with the
---config that its config.json shows: --seed=300010000000000000 --unit=1000.
+time, until it is closed. Every attempt is told in a line. With --explain a page shows
+each decision of one attempt: the images, the candidates, their probabilities, the
+ratio and the reason. Nothing of this changes an attempt.
+
+Any row of an evaluation or a sweep can be explained: --row counts the rows of
+rows.jsonl from 0, and the folder's config.json has the rest, but for the network:
+--checkpoint (--open_loop, --exported, --checkpoints), and --config if it is not the
+demo's. The row's whole trial is made again, as the last digits of scores may depend on
+what else is decided at that time, and the page says whether it is the same attempt.
+Without a folder, --unit and --seed of a row, with the --config that config.json shows,
+give its attempts, too; those of policies with a network up to such digits.
 """
 
 import dataclasses
@@ -19,8 +31,20 @@ from typing import Any
 from absl import flags
 
 from envs import grasp_env, objects, rollout, units
-from experiments import _edge, _media, _policies, _train_config, _window
-from experiments.evaluate import EvaluateConfig
+from envs.attempt import Attempt, Observation
+from experiments import (
+  _conditions,
+  _decisions,
+  _edge,
+  _explain,
+  _media,
+  _policies,
+  _train_config,
+  _trials,
+  _window,
+  evaluate,
+)
+from experiments._replay import Together
 
 NUM_ATTEMPTS = 3  # of a video
 _IN_ONE_BIN = 20  # before a window shows other objects
@@ -38,6 +62,7 @@ def plan_scene(
   num_attempts: int = NUM_ATTEMPTS,
   num_steps: int = 0,
   seed: int = 0,
+  condition: str = "",
 ) -> rollout.SceneTask:
   """The scene that is watched.
 
@@ -50,11 +75,12 @@ def plan_scene(
     num_steps: T; 0 is the config's.
     seed: of the scene. Small numbers are scenes that nothing was trained or measured on
       (`experiments._seeds`).
+    condition: what is other than in training, see `experiments._conditions`.
 
   Raises:
     UserError, ObjectsError, MeshError: one of them names nothing that there is.
   """
-  settings = _edge.build(EvaluateConfig, config["evaluate"], "evaluate")
+  settings = evaluate.build_config(config["evaluate"])
   for flag, value, least in (
     ("num_attempts", num_attempts, 1),
     ("num_steps", num_steps or settings.num_steps, 2),
@@ -62,19 +88,21 @@ def plan_scene(
   ):
     if value < least:
       raise _edge.UserError(f"--{flag}={value}: expected at least {least}")
+  changed = _conditions.parse(condition, "condition")
   try:
     (robot,) = units.fleet_units(1, unit_family, unit, arm or settings.arm)
   except ValueError as error:  # says what there is
     raise _edge.UserError(str(error)) from error
   objects.choose(selection or settings.objects)
   return rollout.SceneTask(
-    unit=robot,
+    unit=changed.robots([robot])[0],
     scene_seed=seed,
     num_attempts=num_attempts,
-    num_steps=(num_steps or settings.num_steps,),
-    num_objects=settings.num_objects,
+    num_steps=(changed.num_steps(num_steps or settings.num_steps),),
+    num_objects=settings.with_replacement.num_objects,
     objects=selection or settings.objects,
     frame_size=_train_config.build_network(config["network"]).frame_size,
+    pushing=changed.pushing,
   )
 
 
@@ -94,15 +122,20 @@ def film(
   Raises:
     UserError: the folder or the size cannot be used.
   """
-  if size % 2 or not 64 <= size <= 1024:
-    raise _edge.UserError(f"--size={size}: expected an even number from 64 to 1024")
-  name = f"watch-{policy.name}-{scene.unit.name}-scene-{scene.scene_seed}.mp4"
-  path = _edge.prepare_workdir(workdir) / name
-  with _media.VideoRecorder(path, size) as video:
+  _check_size(size)
+  who = f"{_policies.file_name(policy.name)}-{scene.unit.name}"
+  path = _edge.prepare_workdir(workdir) / f"watch-{who}-scene-{scene.scene_seed}.mp4"
+  pushed_at = scene.pushing.step if scene.pushing.speed else 0
+  with _media.VideoRecorder(path, size, pushed_at=pushed_at) as video:
     rollout.run_scene(
       scene, _policies.make_policy(policy), Together(video, Teller(say))
     )
   return path
+
+
+def _check_size(size: int) -> None:
+  if size % 2 or not 64 <= size <= 1024:
+    raise _edge.UserError(f"--size={size}: expected an even number from 64 to 1024")
 
 
 def show(
@@ -129,7 +162,7 @@ def show(
     window.close()
 
 
-def describe(number: int, attempt: rollout.Attempt) -> str:
+def describe(number: int, attempt: Attempt) -> str:
   """An attempt as a line: the label, what it rests on, and the decisions."""
   held = attempt.grasped or ("something" if attempt.simulator_truth else "nothing")
   return (
@@ -148,34 +181,8 @@ def _word(evidence: Mapping[str, Any]) -> str:
   return f"{action} ({evidence['p_null']:.2f} here, {evidence['p_best']:.2f} best)"
 
 
-class Together:
-  """Several recorders as one."""
-
-  def __init__(self, *recorders: rollout.Recorder):
-    self.largest_image = max(recorder.largest_image for recorder in recorders)
-    self._recorders = recorders
-
-  def begin(self, env: grasp_env.GraspEnv) -> None:
-    for recorder in self._recorders:
-      recorder.begin(env)
-
-  def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
-  ) -> None:
-    for recorder in self._recorders:
-      recorder.decided(env, observation, decision)
-
-  def frame(self, env: grasp_env.GraspEnv) -> None:
-    for recorder in self._recorders:
-      recorder.frame(env)
-
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
-    for recorder in self._recorders:
-      recorder.end(env, attempt)
-
-
 class Teller:
-  """Tells each attempt as a line, and each one that was lost; a rollout.Recorder."""
+  """Tells each attempt as a line, and each one that was lost; a Recorder."""
 
   largest_image = 0
 
@@ -191,22 +198,22 @@ class Teller:
     self._under_way = True
 
   def decided(
-    self, env: grasp_env.GraspEnv, observation: rollout.Observation, decision: Any
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
   ) -> None:
     pass
 
   def frame(self, env: grasp_env.GraspEnv) -> None:
     pass
 
-  def end(self, env: grasp_env.GraspEnv, attempt: rollout.Attempt) -> None:
+  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     self._say(describe(self._begun, attempt))
     self._under_way = False
 
 
 def define_flags() -> None:
   _edge.define_config()
+  _policies.define_flags()
   flags.DEFINE_string("policy", "random", f"One of {', '.join(_policies.POLICIES)}.")
-  flags.DEFINE_string("checkpoint", "", "Folder of checkpoints, for the servo.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
   flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
@@ -217,33 +224,66 @@ def define_flags() -> None:
   flags.DEFINE_integer("num_steps", 0, "T of each attempt; 0: the config's.")
   flags.DEFINE_integer("seed", 0, "Of the scene.")
   flags.DEFINE_integer("size", 480, "Of the video's picture, pixels, even.")
-  flags.DEFINE_string("workdir", "", "Folder for the video.")
+  flags.DEFINE_string("condition", "", "As in a sweep: push=0.4, camera_shift=0.05")
+  flags.DEFINE_string("workdir", "", "Folder for the video or page.")
   flags.DEFINE_bool("viewer", False, "A window instead of a video.")
+  flags.DEFINE_bool("explain", False, "A page on one attempt instead of a video.")
+  flags.DEFINE_integer("attempt", 0, "Which one is explained, in its bin, from 0.")
+  flags.DEFINE_string("evaluation", "", "Explain a row of this work folder.")
+  flags.DEFINE_integer("row", 0, "Which one, from 0.")
 
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if args.viewer == bool(args.workdir):
     raise _edge.UserError(
-      "expected either --workdir, a folder for a video, or --viewer for a window"
+      "expected either --workdir, a folder for a video or page, or --viewer for a"
+      " window"
     )
+  if args.explain and args.viewer:
+    raise _edge.UserError(
+      "--explain writes a page; --viewer opens a window: choose one"
+    )
+  networks = _policies.networks_from_flags()
+  if args.evaluation:
+    _explain_row(networks)
+    return
+  usual = _IN_ONE_BIN if args.viewer else NUM_ATTEMPTS
   scene = plan_scene(
     args.config,
     unit=args.unit,
     unit_family=args.unit_family,
     selection=args.objects,
     arm=args.arm,
-    num_attempts=args.num_attempts or (_IN_ONE_BIN if args.viewer else NUM_ATTEMPTS),
+    num_attempts=args.attempt + 1 if args.explain else args.num_attempts or usual,
     num_steps=args.num_steps,
     seed=args.seed,
+    condition=args.condition,
   )
-  policy = _policies.choose(
-    args.policy, args.config, args.checkpoint, flag="checkpoint"
-  )
-  if args.viewer:
+  policy = _policies.choose(args.policy, args.config, networks)
+  if args.explain:
+    trial = _trials.Trial(policy, "with_replacement", args.condition, 0, (scene,))
+    _tell(_decisions.Wanted(trial, 0, args.attempt, args.size))
+  elif args.viewer:
     show(scene, policy)
   else:
     print(f"Video: {film(scene, policy, args.workdir, args.size)}")
+
+
+def _explain_row(networks: _policies.Networks) -> None:
+  args = flags.FLAGS
+  if not args.explain:
+    raise _edge.UserError("--evaluation needs --explain: a row is one attempt")
+  trial, row = _explain.find(args.evaluation, args.row, args.config, networks)
+  which = row["repetition"], row["attempt"]
+  _tell(_decisions.Wanted(trial, *which, args.size, row["diverged_in_scene"] > 0), row)
+
+
+def _tell(wanted: _decisions.Wanted, row: Mapping[str, Any] | None = None) -> None:
+  _check_size(wanted.size)
+  path, attempt, remark = _explain.explain(wanted, flags.FLAGS.workdir, row)
+  print(describe(wanted.number, attempt), remark)
+  print(f"Page: {path}")
 
 
 if __name__ == "__main__":

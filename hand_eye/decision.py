@@ -197,6 +197,27 @@ def answer(
   Raises:
     ObservationError: for images or a pose of another shape or type, or no workspace.
   """
+  inputs = as_inputs(
+    observation, key, frame_size=frame_size, bounds=bounds, constraints=constraints
+  )
+  if isinstance(inputs, Decision):
+    return inputs
+  arrays = {name: np.asarray(array) for name, array in call(*inputs).items()}
+  return in_words(arrays, is_last(observation))
+
+
+def as_inputs(
+  observation: Observation,
+  key: np.ndarray,
+  *,
+  frame_size: int,
+  bounds: Limits | None,
+  constraints: Constraints | None = None,
+) -> tuple[np.ndarray, ...] | Decision:
+  """The arrays of `INPUTS`, in their order, or HOLD where they make no sense.
+
+  Arguments and errors are those of `answer`.
+  """
   check_observation(observation, frame_size)
   low, high = _workspace(observation, bounds)
   for name, value in (
@@ -210,19 +231,22 @@ def answer(
     return hold("the workspace is empty: a low end is not below its high end")
   if not low[2] - _TABLE_SLACK <= observation.table_height <= high[2] + _TABLE_SLACK:
     return hold("the table height is outside the workspace")
-  is_last = bool(observation.step >= observation.num_steps)
-  arrays = call(
+  return (
     np.asarray(observation.pregrasp_image),
     np.asarray(observation.image),
     np.asarray(observation.pose, np.float32),
     np.asarray(observation.table_height, np.float32),
     low,
     high,
-    np.asarray(is_last),
+    np.asarray(is_last(observation)),
     np.asarray(key, np.uint32),
     *(constraints or Constraints()).arrays().values(),
   )
-  return in_words({name: np.asarray(a) for name, a in arrays.items()}, is_last)
+
+
+def is_last(observation: Observation) -> bool:
+  """Whether t = T: the step that closes whatever the network says."""
+  return bool(observation.step >= observation.num_steps)
 
 
 def _workspace(observation: Observation, bounds: Limits | None) -> Limits:
@@ -237,7 +261,7 @@ def _workspace(observation: Observation, bounds: Limits | None) -> Limits:
   return low, high
 
 
-def in_words(arrays: Mapping[str, np.ndarray], is_last: bool) -> Decision:
+def in_words(arrays: Mapping[str, np.ndarray], last: bool) -> Decision:
   """Returns the decision that a compiled function made.
 
   Nothing that is not finite gets past here, whatever the function gave.
@@ -268,7 +292,7 @@ def in_words(arrays: Mapping[str, np.ndarray], is_last: bool) -> Decision:
   if action == Action.HOLD:
     known = evidence if finite and done else None
     return hold(_WORDS[cause], cause, known)._replace(iterations=done)
-  reason = _reason(action, p_null, p_best, is_last)
+  reason = _reason(action, p_null, p_best, last)
   if done < planned:
     reason += f" (the best of {done} of {planned} iterations: the deadline came)"
   return Decision(
@@ -282,8 +306,8 @@ def in_words(arrays: Mapping[str, np.ndarray], is_last: bool) -> Decision:
   )
 
 
-def _reason(action: Action, p_null: float, p_best: float, is_last: bool) -> str:
-  if action == Action.CLOSE and is_last:
+def _reason(action: Action, p_null: float, p_best: float, last: bool) -> str:
+  if action == Action.CLOSE and last:
     return "the last step closes"
   consequence = {
     Action.CLOSE: "about as good as any motion",

@@ -100,7 +100,8 @@ def prepare(
   first = command["0"]["kernel"] if config.command_convs else None
   return {
     "stem": {
-      "pregrasp": stem["kernel"][:, :, :3],
+      # Grey is zero: what is not looked at has no share.
+      "pregrasp": stem["kernel"][:, :, :3] * config.pregrasp,
       "image": stem["kernel"][:, :, 3:],
       "bias": stem["bias"],
     },

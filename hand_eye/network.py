@@ -158,6 +158,8 @@ class GraspNetwork(nn.Module):
     c = self.config
     chex.assert_shape(images, (None, c.crop_size, c.crop_size, IMAGE_CHANNELS))
     x = (images.astype(jnp.float32) / 127.5 - 1.0).astype(c.dtype)
+    if not c.pregrasp:
+      x = jnp.asarray(x).at[..., : IMAGE_CHANNELS // 2].set(0)
     x = self._named("stem", self.stem_block(x, train=train))
     x = self._named("stem_pool", max_pool(x, c.stem_pool))
     for block in self.image_blocks:

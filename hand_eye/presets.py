@@ -53,6 +53,8 @@ class NetworkConfig:
     stem_form: how the stem's convolution is computed, `direct` or `space_to_depth`.
       Both are the same function of the same parameters, but for rounding; see
       `space_to_depth_conv`.
+    pregrasp: whether the pregrasp image is looked at. Without it, the network sees grey
+      in its place: for measuring what it is good for.
   """
 
   name: str = "levine2016"
@@ -77,6 +79,7 @@ class NetworkConfig:
   batch_norm_epsilon: float = 1e-3
   dtype: str = "float32"
   stem_form: str = "direct"
+  pregrasp: bool = True
 
   def __post_init__(self):
     # A configuration read from JSON brings a list, which would not hash.

@@ -122,7 +122,7 @@ def test_every_config_loads_and_is_a_lab_note(path):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
-  for section in ("network", "collect", "train", "servo", "evaluate"):
+  for section in ("network", "collect", "train", "servo", "evaluate", "sweep"):
     assert section in config, f"{path} has no section {section}"
   for fact in ("python -m experiments.", "Hardware:"):
     assert fact in module.__doc__, f"the lab note of {path} lacks {fact!r}"

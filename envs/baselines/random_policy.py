@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from envs.rollout import START_HEIGHTS, Decision, Observation
+from envs.attempt import START_HEIGHTS, Decision, Observation
 
 
 @dataclasses.dataclass(frozen=True)

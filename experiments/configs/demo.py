@@ -25,8 +25,10 @@ def get_config() -> ConfigDict:
   config.network = network()
   config.collect = collect()
   config.train = train()
+  config.patches = patches()
   config.servo = servo()
   config.evaluate = evaluate()
+  config.sweep = sweep()
   return config
 
 
@@ -39,6 +41,7 @@ def network() -> ConfigDict:
       "image_convs": config_dict.placeholder(int),
       "dtype": config_dict.placeholder(str),
       "stem_form": config_dict.placeholder(str),
+      "pregrasp": config_dict.placeholder(bool),
     }
   )
 
@@ -103,6 +106,18 @@ def train() -> ConfigDict:
   )
 
 
+def patches() -> ConfigDict:
+  # Of the open-loop baseline: fields of experiments._patches.PatchConfig.
+  return ConfigDict(
+    {
+      "side": 0.16,  # m
+      "height": 0.02,  # m, of their plane above the bin's floor
+      "half_turn": True,
+      "mirror_probability": 0.0,
+    }
+  )
+
+
 def servo() -> ConfigDict:
   # Fields of hand_eye.servo.ServoConfig; those that are absent keep its defaults.
   return ConfigDict(
@@ -119,16 +134,37 @@ def evaluate() -> ConfigDict:
   return ConfigDict(
     {
       "policies": ("random", "servo"),
-      "num_attempts": 200,  # of each policy, in the same scenes from the same seeds
+      # Of each policy, in the same bins from the same seeds. The paper: 1 bin of 100
+      # attempts with, 4 of 30 without replacement.
+      "with_replacement": {"repetitions": 50, "num_attempts": 4, "num_objects": 6},
+      "without_replacement": {"repetitions": 4, "num_attempts": 30, "num_objects": 12},
       "num_units": 4,  # held-out units, with held-out objects
-      "attempts_per_scene": 4,
-      "num_objects": 6,
       "objects": HELD_OUT,
       "arm": "built_in",
       "num_steps": 5,  # T; the servo may close earlier
       "seed": 1,
       "num_workers": 0,  # 0: one for each core
-      "num_videos": 3,
+      "num_videos": 2,  # of each kind: successes, corrections, failures
       "video_size": 320,  # pixels
+    }
+  )
+
+
+def sweep() -> ConfigDict:
+  return ConfigDict(
+    {
+      # In place of those of `evaluate`.
+      "policies": ("random", "servo"),
+      "with_replacement": {"repetitions": 32, "num_attempts": 4, "num_objects": 6},
+      "without_replacement": {"repetitions": 0, "num_attempts": 30, "num_objects": 12},
+      "conditions": (
+        *(f"camera_shift={metres}" for metres in (0.05, 0.10, 0.15)),
+        *(f"camera_turn={angle}" for angle in (0.087, 0.175, 0.262)),  # 5, 10, 15 deg
+        "actuation_bias=0.01",
+        "actuation_noise=3",
+        *(f"wear={factor}" for factor in (2.0, 3.0, 4.0)),
+        *(f"push={speed}" for speed in (0.2, 0.4)),
+        *(f"light={factor}" for factor in (0.5, 1.5)),
+      ),
     }
   )

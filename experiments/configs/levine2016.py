@@ -31,8 +31,11 @@ def get_config() -> ConfigDict:
   config.collect.held_out_objects = "held_out"
   config.collect.num_steps = tuple(range(2, 11))
   config.servo = ConfigDict({"close_ratio": 0.9, "raise_ratio": 0.5})
-  config.evaluate.num_attempts = 400
-  config.evaluate.num_objects = 12
+  # Section 6, with four bins of a hundred attempts in place of one.
+  config.evaluate.with_replacement.update(
+    {"repetitions": 4, "num_attempts": 100, "num_objects": 12}
+  )
+  config.evaluate.without_replacement.num_objects = 20
   config.evaluate.objects = "held_out"
   config.evaluate.num_steps = 10
 

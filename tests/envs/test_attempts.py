@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from envs import fleet, grasp_env, objects, rollout, success, units
+from envs.attempt import Attempt, Decision, Observation
 from envs.baselines import RandomPolicy
 from envs.control import DivergedError
 from envs.grasp_env import NULL_COMMAND, GraspEnv
@@ -38,7 +39,7 @@ def task(**changes):
   return dataclasses.replace(default, **changes)
 
 
-def same(a: rollout.Attempt, b: rollout.Attempt) -> bool:
+def same(a: Attempt, b: Attempt) -> bool:
   arrays = ("pregrasp_image", "images", "poses", "commands")
   rest = ("success", "gripper_reading", "drop_test", "simulator_truth", "grasped")
   return all(
@@ -46,7 +47,7 @@ def same(a: rollout.Attempt, b: rollout.Attempt) -> bool:
   ) and all(getattr(a, name) == getattr(b, name) for name in rest)
 
 
-def run_task(one: rollout.SceneTask) -> tuple[rollout.Attempt, ...]:
+def run_task(one: rollout.SceneTask) -> tuple[Attempt, ...]:
   return rollout.run_scene(one, RandomPolicy()).attempts
 
 
@@ -127,8 +128,8 @@ class Scripted:
     return self.decisions[observation.step - 1]
 
 
-CLOSE = rollout.Decision(NULL_COMMAND, close=True)
-STAY = rollout.Decision(NULL_COMMAND, close=False)
+CLOSE = Decision(NULL_COMMAND, close=True)
+STAY = Decision(NULL_COMMAND, close=False)
 
 
 def test_closing_above_the_table_descends_first():
@@ -157,7 +158,7 @@ def test_the_last_step_closes_whatever_the_policy_says():
 
 
 def test_commands_beyond_the_workspace_stop_at_its_edge():
-  far = rollout.Decision(np.array([9, 9, 9, 0, 1], np.float32), close=False)
+  far = Decision(np.array([9, 9, 9, 0, 1], np.float32), close=False)
   policy = Scripted([far] * 2)
   (attempt,) = rollout.run_scene(
     task(num_attempts=1, num_steps=(3,), num_objects=0), policy
@@ -313,7 +314,7 @@ def test_without_replacement_the_bin_empties():
       turn = (self.yaw - observation.pose[3] + np.pi / 2) % np.pi - np.pi / 2
       dx, dy = self.place - observation.pose[:2]
       command = np.array([dx, dy, 0.0, np.sin(turn), np.cos(turn)], np.float32)
-      return rollout.Decision(command, close=False)
+      return Decision(command, close=False)
 
   without = task(
     num_attempts=12, num_objects=2, objects="capsule", replacement=False, num_steps=(4,)
@@ -339,9 +340,7 @@ def test_random_commands_are_seeded_and_stay_in_the_workspace():
   for step in (1, 2):
     for _ in range(100):
       pose = rng.uniform(low, high).astype(np.float32)
-      observation = rollout.Observation(
-        image, image, pose, step, 3, float(low[2]), (low, high)
-      )
+      observation = Observation(image, image, pose, step, 3, float(low[2]), (low, high))
       key = rng.integers(2**32, size=2, dtype=np.uint32)
       command = RandomPolicy()(observation, key).command
       np.testing.assert_array_equal(command, RandomPolicy()(observation, key).command)

@@ -14,6 +14,7 @@ from gymnasium.utils import seeding
 from gymnasium.utils.env_checker import check_env
 
 from envs import grasp_env, gym_env, objects, rollout, units
+from envs.attempt import Attempt, Decision
 from envs.baselines import RandomPolicy
 from envs.control import DivergedError
 
@@ -94,7 +95,7 @@ def test_an_episode_is_the_attempt_that_run_attempt_makes(make, seed):
     observation, reward, ended, truncated, info = env.step(action)
     seen.append(observation)
   assert not truncated
-  for field in dataclasses.fields(rollout.Attempt):
+  for field in dataclasses.fields(Attempt):
     found, wanted = getattr(env.attempt, field.name), getattr(expected, field.name)
     assert np.array_equal(found, wanted), field.name
   assert reward == expected.success == info["success"]
@@ -188,7 +189,7 @@ def test_close_is_a_number_above_zero():
   assert gym_env.decision_of(CLOSE * 0.01).close
   assert not gym_env.decision_of(CLOSE * 0).close
   for close in (True, False):
-    decision = rollout.Decision(np.array([0.1, 0, 0, 0, 1], np.float32), close)
+    decision = Decision(np.array([0.1, 0, 0, 0, 1], np.float32), close)
     back = gym_env.decision_of(gym_env.action_of(decision))
     assert back.close == close
     np.testing.assert_array_equal(back.command, decision.command)

@@ -10,6 +10,7 @@ import pytest
 from scipy.spatial import Delaunay
 
 from envs import fleet, grasp_env, objects, rollout, scene, units
+from envs.attempt import Attempt
 from envs.baselines import RandomPolicy
 from envs.objects import build, pieces, shapes
 from envs.objects.meshes import MeshError, open_folder
@@ -325,7 +326,7 @@ def test_a_missing_library_is_named(folder, library, monkeypatch):
   assert type(again) is MissingLibraryError and str(again) == str(caught.value)
 
 
-def run_task(one: rollout.SceneTask) -> tuple[rollout.Attempt, ...]:
+def run_task(one: rollout.SceneTask) -> tuple[Attempt, ...]:
   return rollout.run_scene(one, RandomPolicy()).attempts
 
 
@@ -341,7 +342,7 @@ def task(folder, seed: int) -> rollout.SceneTask:
   )
 
 
-def assert_same(one: rollout.Attempt, other: rollout.Attempt) -> None:
+def assert_same(one: Attempt, other: Attempt) -> None:
   np.testing.assert_array_equal(one.images, other.images)
   np.testing.assert_array_equal(one.poses, other.poses)
   assert one.objects == other.objects

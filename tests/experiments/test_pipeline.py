@@ -1,6 +1,7 @@
 """Collecting, evaluating and the whole demo, at a size of seconds."""
 
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from data_pipeline import plan, source
-from envs import objects
+from envs import objects, protocols
 from experiments import (
   _edge,
+  _policies,
   _seeds,
   _stats,
   _train_config,
@@ -46,17 +48,20 @@ def tiny_config():
   config.train.optimizer.warmup_steps = 2
   config.evaluate.update(
     {
-      "num_attempts": 4,
+      "with_replacement": {"repetitions": 2, "num_attempts": 2, "num_objects": 4},
+      "without_replacement": {"repetitions": 1, "num_attempts": 2, "num_objects": 3},
       "num_units": 2,
-      "attempts_per_scene": 2,
-      "num_objects": 4,
       "num_steps": 3,
-      "num_workers": 1,
+      "num_workers": 2,
       "num_videos": 1,
       "video_size": 96,
     }
   )
   return config
+
+
+def networks(folder: Path) -> _policies.Networks:
+  return _policies.Networks(servo=str(folder))
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -100,14 +105,18 @@ def test_units_and_scenes_of_different_purposes_never_mix():
   for seed in (0, 1, 5, 100):
     config.collect.seed = config.evaluate.seed = seed
     settings = _edge.build(collect.CollectConfig, config.collect, "collect")
-    evaluation = _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+    evaluation = evaluate.build_config(config.evaluate)
     for round_number in (0, 1):
       for name, count in (("train", 20), ("held_out", 8)):
         scenes = collect.plan_scenes(settings, name, 72, round_number)
         assert sum(scene.num_attempts for scene in scenes) == count
         seeds += [scene.scene_seed for scene in scenes]
         cameras[name] |= {scene.unit.camera for scene in scenes}
-    scenes = evaluate.plan_scenes(evaluation, 72)
+    scenes = [
+      scene
+      for protocol in protocols.NAMES
+      for scene in evaluate.plan_scenes(evaluation, protocol, 72)
+    ]
     families = {
       name: set(objects.choose(selection).families)
       for name, selection in (
@@ -167,31 +176,32 @@ def test_detectors_are_measured_against_the_truth():
     ("evaluate", "policies", ("random", "random"), "random"),
     ("evaluate", "num_workers", -1, "at least 0"),
     ("evaluate", "policies", ("guess",), "guess.*oracle"),
+    ("evaluate", "policies", ("servo:no_brakes",), "variants are.*servo:no_raise"),
+    ("evaluate", "policies", ("random@1000",), "only the servo"),
     ("evaluate", "video_size", 65, "even"),
+    ("evaluate", "with_replacement", {"repetitions": 1}, "num_attempts"),
+    (
+      "evaluate",
+      "without_replacement",
+      {"repetitions": 1, "num_attempts": 3, "num_objects": 41},
+      "holds 1 to 40",
+    ),
   ],
 )
 def test_bad_settings_are_one_clear_error(section, field, value, words):
   config = tiny_config()
   config[section][field] = value
-  cls = {"collect": collect.CollectConfig, "evaluate": evaluate.EvaluateConfig}[section]
   with pytest.raises(_edge.UserError, match=words):
-    _edge.build(cls, config[section], section)
+    if section == "evaluate":
+      evaluate.build_config(config.evaluate)
+    else:
+      _edge.build(collect.CollectConfig, config.collect, "collect")
 
 
 def test_evaluation_without_a_checkpoint_says_what_makes_one(tmp_path):
   with pytest.raises(_edge.UserError, match=r"experiments\.train"):
-    evaluate.evaluate(tiny_config(), tmp_path / "nowhere", tmp_path / "out")
+    evaluate.evaluate(tiny_config(), networks(tmp_path / "nowhere"), tmp_path / "out")
   assert not (tmp_path / "out").exists()
-
-
-def test_summary_counts_and_intervals():
-  rows = [{"policy": "a", "success": i < 3} for i in range(10)]
-  rows += [{"policy": "b", "success": True}]
-  summary = evaluate.summarise(rows, ["a", "b"])
-  assert (summary["a"]["attempts"], summary["a"]["successes"]) == (10, 3)
-  assert (summary["a"]["low"], summary["a"]["high"]) == _stats.wilson(3, 10)
-  assert summary["b"]["rate"] == 1.0
-  assert "30.0 %" in evaluate.describe(summary)
 
 
 @pytest.fixture(scope="module")
@@ -212,19 +222,28 @@ def test_the_demo_leaves_everything_it_promises(finished):
   overlay = np.load(finished / "evaluate" / "overlay.npz")
   assert overlay["pixels"].shape == (192, 2)  # 3 iterations of 64 candidates
   rows = _edge.read_jsonl(finished / "evaluate" / "rows.jsonl")
-  assert [row["policy"] for row in rows] == ["random"] * 4 + ["servo"] * 4
+  table = [(row["policy"], row["protocol"]) for row in rows]
+  assert len(table) == 12 and [
+    len(list(same)) for _, same in itertools.groupby(table)
+  ] == [4, 4, 2, 2]
   # Both policies met the same scenes.
-  scenes = [(row["unit"], row["scene_seed"]) for row in rows]
-  assert scenes[:4] == scenes[4:]
+  met = {
+    policy: [(r["unit"], r["scene_seed"]) for r in rows if r["policy"] == policy]
+    for policy in ("random", "servo")
+  }
+  assert met["random"] == met["servo"]
   summary = json.loads((finished / "evaluate" / "summary.json").read_text())
-  assert summary["policies"]["servo"]["attempts"] == 4
+  found = summary["policies"]["servo"]
+  assert found["with_replacement"]["attempts"] == 4
+  assert found["without_replacement"]["first"]["10"]["attempts"] == 2
 
 
 def test_evaluating_again_gives_the_same_rows(finished, tmp_path):
   rows = _edge.read_jsonl(finished / "evaluate" / "rows.jsonl")
   # Half of the rows are there, one scene of them torn.
   _edge.rewrite_jsonl(tmp_path / "rows.jsonl", rows[:3])
-  evaluate.evaluate(tiny_config(), finished / "train" / "checkpoints", tmp_path)
+  trained = networks(finished / "train" / "checkpoints")
+  evaluate.evaluate(tiny_config(), trained, tmp_path)
   assert _edge.read_jsonl(tmp_path / "rows.jsonl") == rows
 
 
@@ -232,7 +251,9 @@ def test_an_evaluation_of_other_settings_is_refused(finished):
   config = tiny_config()
   config.evaluate.num_steps = 4
   with pytest.raises(_edge.UserError, match=r"evaluate\.num_steps"):
-    evaluate.evaluate(config, finished / "train" / "checkpoints", finished / "evaluate")
+    evaluate.evaluate(
+      config, networks(finished / "train" / "checkpoints"), finished / "evaluate"
+    )
 
 
 @pytest.mark.parametrize("path", sorted(_edge.CONFIGS.glob("[a-z]*.py")), ids=str)
@@ -241,7 +262,7 @@ def test_every_section_of_every_config_builds(path):
   _train_config.build_network(config.network)
   _train_config.build_train(config.train)
   _edge.build(collect.CollectConfig, config.collect, "collect")
-  _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+  evaluate.build_config(config.evaluate)
   _edge.build(servo.ServoConfig, config.servo, "servo")
 
 
@@ -253,4 +274,6 @@ def test_an_evaluation_of_other_weights_is_refused(finished, tmp_path):
     config, [data / "train" / "1.0.0"], [data / "held_out" / "1.0.0"], tmp_path / "run"
   )
   with pytest.raises(_edge.UserError, match=r"policies\.servo"):
-    evaluate.evaluate(config, tmp_path / "run" / "checkpoints", finished / "evaluate")
+    evaluate.evaluate(
+      config, networks(tmp_path / "run" / "checkpoints"), finished / "evaluate"
+    )

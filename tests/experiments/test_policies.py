@@ -7,12 +7,19 @@ from envs import baselines
 from experiments import _edge, _policies, _seeds, check_cell, evaluate, watch
 from experiments.configs import demo as demo_config
 
+NONE = _policies.Networks()
+
 
 @pytest.fixture(autouse=True)
 def nothing_made_before():
-  _policies.make_policy.cache_clear()
+  _policies._cached.cache_clear()
   yield
-  _policies.make_policy.cache_clear()
+  _policies._cached.cache_clear()
+
+
+def in_this_process(function, tasks, **_):
+  """A runner that keeps what a test has put in the place of something."""
+  yield from ((i, function(task)) for i, task in enumerate(tasks))
 
 
 @pytest.fixture
@@ -21,11 +28,10 @@ def config():
   config.evaluate.update(
     {
       "policies": ("random", "mine"),
-      "num_attempts": 1,
+      "with_replacement": {"repetitions": 1, "num_attempts": 1, "num_objects": 2},
+      "without_replacement": {"repetitions": 0, "num_attempts": 1, "num_objects": 1},
       "num_units": 1,
-      "num_objects": 2,
       "num_steps": 2,
-      "num_workers": 1,
       "video_size": 64,
     }
   )
@@ -46,26 +52,25 @@ def test_a_policy_entered_in_the_table_is_evaluated_and_watched(
   config, tmp_path, monkeypatch
 ):
   with pytest.raises(_edge.UserError, match="'mine'.*random.*servo.*oracle"):
-    _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+    evaluate.build_config(config.evaluate)
   monkeypatch.setitem(_policies.POLICIES, "mine", lambda spec: Straight())
   monkeypatch.setattr(Straight, "asked", 0)
-  summary = evaluate.evaluate(config, "", tmp_path)["policies"]
-  assert {name: row["attempts"] for name, row in summary.items()} == {
-    "random": 1, "mine": 1
-  }  # fmt: skip
+  summary = evaluate.evaluate(config, NONE, tmp_path, in_this_process)["policies"]
+  assert list(summary) == ["random", "mine"]
+  assert [row["with_replacement"]["attempts"] for row in summary.values()] == [1, 1]
   rows = _edge.read_jsonl(tmp_path / "rows.jsonl")
   assert [row["policy"] for row in rows] == ["random", "mine"]
   assert Straight.asked > 0
 
   before = Straight.asked
-  spec = _policies.choose("mine", config, "", flag="checkpoint")
+  spec = _policies.choose("mine", config, NONE)
   scene = watch.plan_scene(config, num_attempts=1)
   path = watch.film(scene, spec, tmp_path, 64, lambda line: None)
   assert path.name.startswith("watch-mine-") and Straight.asked > before
 
 
 def test_a_name_that_is_not_there_never_falls_through_to_a_network():
-  with pytest.raises(_edge.UserError, match="policy 'mine' .*random, servo, oracle"):
+  with pytest.raises(_edge.UserError, match="policy 'mine' .*random, .*servo, oracle"):
     _policies.make_policy(_policies.PolicySpec("mine"))
 
 
@@ -77,12 +82,10 @@ def test_the_check_takes_its_policies_from_the_table():
 
 def test_an_evaluation_has_the_scenes_that_it_always_had(config):
   """A change here makes results of earlier evaluations incomparable."""
-  settings = _edge.build(
-    evaluate.EvaluateConfig,
-    {**config.evaluate.to_dict(), "policies": ("random",), "num_attempts": 9},
-    "evaluate",
-  )
-  scenes = evaluate.plan_scenes(settings, 72)
+  config.evaluate.policies = ("random",)
+  config.evaluate.with_replacement.repetitions = 3
+  settings = evaluate.build_config(config.evaluate)
+  scenes = evaluate.plan_scenes(settings, "with_replacement", 72)
   assert [scene.scene_seed for scene in scenes] == [
     300010000000000000 + index for index in range(3)
   ]
@@ -104,7 +107,7 @@ def test_the_picture_of_the_units_shows_the_robots_of_the_evaluation(
   config.evaluate.update(
     {"policies": ("random",), "arm": "menagerie:kuka_iiwa_14", "num_units": 2}
   )
-  settings = _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
+  settings = evaluate.build_config(config.evaluate)
   evaluate._draw_units(settings, tmp_path / "units.png")
   assert {arm for _, arm, _, _ in shown} == {"menagerie:kuka_iiwa_14"}
   assert [name for name, *_ in shown[-2:]] == ["held_out-1000", "held_out-1001"]

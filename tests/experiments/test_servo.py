@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from envs import grasp_env, units
+from envs.rollout import Pushing
 from experiments import _edge, _servo_video, _servoing, _window, servo
 from hand_eye.decision import Action, Cause, Decision, hold
 
@@ -131,7 +132,7 @@ def test_objects_are_pushed_during_the_attempt():
   still, pushed = Recorder(), Recorder()
   servo.run(_task(num_steps=4), Scripted((0.4, 0.1)), SIZE, still, lambda _: None)
   servo.run(
-    _task(num_steps=4, pushing=_servoing.Pushing(2, 0.8)),
+    _task(num_steps=4, pushing=Pushing(2, 0.8)),
     Scripted((0.4, 0.1)),
     SIZE,
     pushed,
@@ -227,7 +228,7 @@ def test_the_window_shows_candidates_and_latency(monkeypatch):
     ({"rate": 0.0}, "--rate=0.0"),
     ({"num_steps": 0}, "--num_steps=0"),
     ({"objects": "teapots"}, "'teapots' is not known"),
-    ({"pushing": _servoing.Pushing(1, -1.0)}, "--push=-1.0"),
+    ({"pushing": Pushing(1, -1.0)}, "--push=-1.0"),
     ({"deadline": float("nan")}, "--deadline_ms=nan"),
   ],
 )

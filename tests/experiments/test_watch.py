@@ -3,13 +3,16 @@
 import dataclasses
 import re
 import sys
+from pathlib import Path
 
 import av
 import jax
 import numpy as np
 import pytest
 
+import hand_eye
 from envs import objects, rollout, units
+from envs.attempt import Attempt
 from experiments import _edge, _policies, _window, evaluate, watch
 from experiments.configs import demo as demo_config
 from hand_eye import checkpoint, training
@@ -19,12 +22,13 @@ from hand_eye import network as network_lib
 @pytest.fixture
 def config():
   config = demo_config.get_config()
-  config.evaluate.update({"num_objects": 4, "num_steps": 3})
+  config.evaluate.num_steps = 3
+  config.evaluate.with_replacement.num_objects = 4
   return config
 
 
 def choose(config, name, checkpoint=""):
-  return _policies.choose(name, config, checkpoint, flag="checkpoint")
+  return _policies.choose(name, config, _policies.Networks(servo=str(checkpoint)))
 
 
 class Counts:
@@ -110,9 +114,10 @@ def test_a_scene_is_as_the_flags_and_the_config_say(config):
 
 
 def test_a_scene_of_an_evaluation_is_planned_again_from_its_row(config):
-  config.evaluate.update({"objects": "box,hammer", "num_attempts": 9})
-  settings = _edge.build(evaluate.EvaluateConfig, config.evaluate, "evaluate")
-  for scene in evaluate.plan_scenes(settings, 72):
+  config.evaluate.objects = "box,hammer"
+  config.evaluate.with_replacement.update({"repetitions": 3, "num_attempts": 9})
+  settings = evaluate.build_config(config.evaluate)
+  for scene in evaluate.plan_scenes(settings, "with_replacement", 72):
     again = watch.plan_scene(
       config,
       unit=int(scene.unit.name.removeprefix("held_out-")),  # as rows.jsonl names it
@@ -123,7 +128,7 @@ def test_a_scene_of_an_evaluation_is_planned_again_from_its_row(config):
 
 
 def test_an_attempt_in_a_line():
-  attempt = rollout.Attempt(
+  attempt = Attempt(
     pregrasp_image=np.zeros((8, 8, 3), np.uint8),
     images=np.zeros((3, 8, 8, 3), np.uint8),
     poses=np.zeros((3, 4), np.float32),
@@ -154,12 +159,31 @@ def test_a_lost_attempt_is_told():
   assert lines == ["attempt 1: lost; the physics became unstable"]
 
 
-@pytest.mark.parametrize("name", [n for n in _policies.POLICIES if n != "servo"])
+@pytest.mark.parametrize(
+  "name",
+  [n for n in _policies.POLICIES if n not in ("servo", "open_loop", "exported")],
+)
 def test_every_policy_without_a_network_can_be_watched(config, name):
   policy = _policies.make_policy(choose(config, name))
   scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
   (attempt,) = rollout.run_scene(scene, policy).attempts
   assert watch.describe(1, attempt).startswith("attempt 1: ")
+
+
+def test_the_shipped_policy_can_be_watched(config):
+  """Two robots have it side by side, each with frames of its own."""
+  file = Path(hand_eye.__file__).parent / "pretrained" / "demo.hep"
+  networks = _policies.Networks(exported=str(file))
+  spec = _policies.choose("exported", config, networks)
+  policies = [_policies.make_policy(spec) for _ in range(2)]
+  assert policies[0] is not policies[1]
+  scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
+  for result in rollout.run_scenes([scene, scene], policies):
+    (evidence,) = result.attempts[0].evidence
+    assert 0 < evidence["p_null"] < 1 and evidence["action"] != "hold"
+  config.network.preset = "levine2016"
+  with pytest.raises(_edge.UserError, match="frames of 72 pixels.*512"):
+    _policies.choose("exported", config, networks)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +194,7 @@ def test_every_policy_without_a_network_can_be_watched(config, name):
       lambda c, p: choose(c, "servo", p / "none"),
       "--checkpoint=.*none does not exist; .*experiments.train",
     ),
-    (lambda c, p: choose(c, "guess"), "policy 'guess' .*random, servo"),
+    (lambda c, p: choose(c, "guess"), "policy 'guess' .*random, .*servo"),
     (lambda c, p: watch.plan_scene(c, selection="teapots"), "'teapots' is not known"),
     (lambda c, p: watch.plan_scene(c, unit_family="x"), "unit family 'x'"),
     (lambda c, p: watch.plan_scene(c, unit=-1), "unit seed -1"),

@@ -368,3 +368,24 @@ def test_network_decides_like_its_parts():
   np.testing.assert_allclose(
     made.evidence["probabilities"], jax.nn.sigmoid(logits), atol=1e-5
   )
+
+
+def test_several_observations_decided_together_are_those_alone():
+  """Three of them, which fill no batch, and one that holds."""
+  score = _towards([0.06, -0.04])
+  observations = [
+    Observation(),
+    Observation(table_height=-1.0),  # outside the workspace
+    Observation(pose=POSE + np.array([0.05, 0.0, 0.0, 0.0], np.float32)),
+    Observation(step=4),
+  ]
+  keys = [np.array([0, i], np.uint32) for i in range(4)]
+  together = _policy(score, batched=True).together(observations, keys)
+  single = _policy(score).together(observations, keys)  # on a CPU, one by one
+  for a, b in zip(together, single, strict=True):
+    assert (a.action, a.cause) == (b.action, b.cause)
+    np.testing.assert_allclose(a.command, b.command, atol=1e-5)
+    assert a.confidence == pytest.approx(b.confidence, abs=1e-5)
+  actions = [made.action for made in together]
+  assert actions[1] == Action.HOLD and actions[3] == Action.CLOSE
+  assert actions[0] not in (Action.HOLD, Action.CLOSE)

@@ -1,0 +1,200 @@
+r"""Measures policies under many conditions: a camera that was moved, worn fingers, ...
+
+  python -m experiments.sweep --checkpoint=runs/demo/train/checkpoints \
+    --workdir=runs/demo/sweep --policies=servo,open_loop,hand_designed \
+    --conditions=camera_shift=0.05,camera_shift=0.10,push=0.3
+
+Every policy in the bins of both protocols under every condition, and under none. A
+condition is NAME=AMOUNT, see `experiments._conditions`; policies that are told the
+camera's pose know where it was before it was moved. Networks trained on more or less
+data are policies servo@LABEL, see --checkpoints.
+
+The same command goes on where it was stopped, to the trial; a worker that dies is named
+and its trial tried again. All cores are used; with --ray_address those of a cluster.
+Writes rows.jsonl (a row an attempt, with its seed, versions and configuration),
+rows.csv for pandas, and sweep.json: rates by policy, protocol and condition.
+"""
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from envs import fleet, protocols
+from experiments import (
+  _cluster,
+  _conditions,
+  _edge,
+  _policies,
+  _scores,
+  _stats,
+  _train_config,
+  _trials,
+  evaluate,
+)
+
+
+def sweep(
+  config: Mapping[str, Any],
+  networks: _policies.Networks,
+  workdir: str | Path,
+  runner: _trials.Runner = fleet.map_unordered,
+) -> list[dict[str, Any]]:
+  """Sweeps, or goes on with it.
+
+  Args:
+    config: sections `network`, `servo`, `evaluate` and `sweep`.
+    networks: where the learned policies find theirs.
+    workdir: where the results go.
+    runner: of the trials: `fleet.map_unordered`, or that of a cluster.
+
+  Returns:
+    The cells of sweep.json, see `summarise`.
+
+  Raises:
+    UserError, CheckpointError: something that the caller can mend.
+  """
+  settings = evaluate.build_config({**config["evaluate"], **_replaced(config["sweep"])})
+  conditions = [
+    _conditions.NOTHING,
+    *(_conditions.parse(text) for text in config["sweep"]["conditions"]),
+  ]
+  frame_size = _train_config.build_network(config["network"]).frame_size
+  specs = [_policies.choose(name, config, networks) for name in settings.policies]
+  planned = [
+    evaluate.plan(settings, specs, condition, frame_size) for condition in conditions
+  ]
+  workdir = _edge.prepare_workdir(workdir)
+  facts = evaluate.identity(settings, specs, frame_size)
+  _edge.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
+  rows = _trials.run(
+    list(itertools.chain.from_iterable(planned)),
+    workdir / "rows.jsonl",
+    num_workers=settings.num_workers,
+    label="sweep",
+    runner=runner,
+  )
+  cells = summarise(rows)
+  _edge.write_atomically(workdir / "rows.csv", as_csv(rows))
+  content = {"cells": cells, "config": facts, "versions": _edge.versions()}
+  _edge.write_atomically(
+    workdir / "sweep.json", _edge.to_json(content, indent=2) + "\n"
+  )
+  return cells
+
+
+def _replaced(section: Mapping[str, Any]) -> dict[str, Any]:
+  """What the section `sweep` puts in the place of fields of `evaluate`."""
+  return {name: value for name, value in section.items() if name != "conditions"}
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """One entry for each policy, protocol and condition, in the order of the rows.
+
+  Returns:
+    {policy, protocol, condition, name, amount} and a success rate with its 95 %
+    bootstrap interval over bins.
+  """
+  cells: dict[tuple[str, str, str], dict[int, list[Mapping[str, Any]]]] = {}
+  for row in rows:
+    key = (row["policy"], row["protocol"], row["condition"])
+    cells.setdefault(key, {}).setdefault(row["repetition"], []).append(row)
+  table = []
+  for (policy, protocol, text), bins in cells.items():
+    condition = _conditions.parse(text)
+    counts = [_scores.successes_of(rows) for rows in bins.values()]
+    table.append(
+      {
+        "policy": policy,
+        "protocol": protocol,
+        "condition": text,
+        "name": condition.name,
+        "amount": condition.amount,
+        **_stats.bootstrap_rate(counts),
+      }
+    )
+  return table
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows as a table: lists as text with ; between, nested fields as a.b."""
+  flat = [_flat(row) for row in rows]
+  names = list(dict.fromkeys(name for row in flat for name in row))
+  stream = io.StringIO()
+  writer = csv.DictWriter(stream, names, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(flat)
+  return stream.getvalue()
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+  found: dict[str, Any] = {}
+  for name, value in row.items():
+    if isinstance(value, Mapping):
+      found |= {f"{name}.{field}": entry for field, entry in value.items()}
+    elif isinstance(value, list):
+      found[name] = ";".join(map(str, value))
+    else:
+      found[name] = value
+  return found
+
+
+def describe(cells: Sequence[Mapping[str, Any]]) -> str:
+  """Success by condition, a column a policy, for the terminal."""
+  policies = list(dict.fromkeys(cell["policy"] for cell in cells))
+  width = max(len("without conditions"), *(len(cell["condition"]) for cell in cells))
+  lines = []
+  for protocol in protocols.NAMES:
+    found = {
+      (cell["condition"], cell["policy"]): cell
+      for cell in cells
+      if cell["protocol"] == protocol
+    }
+    if not found:
+      continue
+    heads = "".join(f"{name:>24}" for name in policies)
+    lines += [f"\n{protocol.replace('_', ' ')}: success", f"{'':<{width}}{heads}"]
+    for condition in dict.fromkeys(text for text, _ in found):
+      line = f"{condition or 'without conditions':<{width}}"
+      for policy in policies:
+        cell = found.get((condition, policy))
+        line += f"{_cell(cell) if cell else '':>24}"
+      lines.append(line)
+  return "\n".join(lines)
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+  low, high = 100 * cell["low"], 100 * cell["high"]
+  return f"{100 * cell['rate']:.1f} % ({low:.0f} to {high:.0f})"
+
+
+def define_flags() -> None:
+  evaluate.define_flags()
+  flags.DEFINE_list("conditions", [], "Instead of the config's: push=0.3,wear=2")
+  flags.DEFINE_string(
+    "ray_address",
+    "",
+    "Of a Ray cluster, or 'local'; default: processes of this machine.",
+  )
+
+
+def main(_: Sequence[str]) -> None:
+  args = flags.FLAGS
+  config = evaluate.config_from_flags()
+  if args.policies:
+    config.sweep.policies = tuple(args.policies)
+  if args.conditions:
+    config.sweep.conditions = tuple(args.conditions)
+  address = args.ray_address
+  runner = _cluster.runner(address) if address else fleet.map_unordered
+  cells = sweep(config, _policies.networks_from_flags(), args.workdir, runner)
+  print(describe(cells))
+  print(f"Rows: {args.workdir}/rows.jsonl, and as a table rows.csv")
+
+
+if __name__ == "__main__":
+  _edge.run(main, define_flags)

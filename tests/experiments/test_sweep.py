@@ -1,0 +1,262 @@
+"""Trials and sweeps: rows that do not depend on how they came about."""
+
+import csv
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from envs import fleet, units
+from experiments import _conditions, _edge, _policies, _scores, _stats, _trials, sweep
+from experiments.configs import demo as demo_config
+
+NONE = _policies.Networks()
+
+
+@pytest.fixture
+def config():
+  config = demo_config.get_config()
+  config.evaluate.update({"num_units": 2, "num_steps": 2})
+  config.sweep.update(
+    {
+      "policies": ("random", "oracle"),
+      "with_replacement": {"repetitions": 2, "num_attempts": 1, "num_objects": 2},
+      "without_replacement": {"repetitions": 1, "num_attempts": 2, "num_objects": 2},
+      "conditions": ("camera_shift=0.05", "push=0.3"),
+    }
+  )
+  return config
+
+
+def rows_of(folder):
+  return _edge.read_jsonl(folder / "rows.jsonl")
+
+
+def test_a_stopped_sweep_goes_on_to_the_same_rows(config, tmp_path):
+  whole = sweep.sweep(config, NONE, tmp_path / "whole")
+  rows = rows_of(tmp_path / "whole")
+  assert len(rows) == 3 * 2 * (2 + 2)
+  # As a sweep leaves it that was killed: some trials are there, one of them torn.
+  half = tmp_path / "half"
+  half.mkdir()
+  (half / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+  kept = [row for row in rows if row["condition"] != "push=0.3"][:-1]
+  _edge.rewrite_jsonl(half / "rows.jsonl", kept)
+  with open(half / "rows.jsonl", "a") as stream:
+    stream.write('{"trial": "torn')
+  assert sweep.sweep(config, NONE, half) == whole
+  assert rows_of(half) == rows
+  assert (half / "rows.csv").read_text() == (
+    tmp_path / "whole" / "rows.csv"
+  ).read_text()
+
+  table = list(csv.DictReader(open(half / "rows.csv")))
+  assert len(table) == len(rows)
+  assert {row["condition"] for row in table} == {"", "camera_shift=0.05", "push=0.3"}
+  assert table[0]["software.mujoco"] == _edge.versions()["mujoco"]
+  assert {row["unit"] for row in table} == {"held_out-1000", "held_out-1001"}
+  by_cell = {(c["policy"], c["protocol"], c["condition"]): c for c in whole}
+  assert len(by_cell) == 12
+  one = by_cell["oracle", "with_replacement", "push=0.3"]
+  assert (one["name"], one["amount"], one["attempts"]) == ("push", 0.3, 2)
+
+
+def test_policies_can_join_a_finished_sweep_but_not_change(config, tmp_path):
+  config.sweep.conditions = ()
+  config.sweep.policies = ("random",)
+  sweep.sweep(config, NONE, tmp_path)
+  before = rows_of(tmp_path)
+  config.sweep.policies = ("oracle",)
+  cells = sweep.sweep(config, NONE, tmp_path)
+  assert {cell["policy"] for cell in cells} == {"oracle"}
+  rows = rows_of(tmp_path)
+  assert [row for row in rows if row["policy"] == "random"] == before
+  config.evaluate.num_steps = 3
+  with pytest.raises(_edge.UserError, match=r"evaluate\.num_steps"):
+    sweep.sweep(config, NONE, tmp_path)
+  assert rows_of(tmp_path) == rows
+
+
+def test_a_worker_that_is_killed_is_named_and_its_trial_made_again(
+  config, tmp_path, caplog
+):
+  config.sweep.policies = ("random",)
+  expected = sweep.sweep(config, NONE, tmp_path / "quiet")
+
+  def deadly(function, tasks, **options):
+    """Kills the worker of the second trial while it is at it, once."""
+    flag = tmp_path / "killed"
+    wrapped = [(task, str(flag) if i == 1 else "") for i, task in enumerate(tasks)]
+    yield from fleet.map_unordered(die_once, wrapped, **options)
+
+  assert sweep.sweep(config, NONE, tmp_path / "killing", deadly) == expected
+  assert rows_of(tmp_path / "killing") == rows_of(tmp_path / "quiet")
+  (line,) = [r.getMessage() for r in caplog.records if "worker died" in r.getMessage()]
+  assert "exit code -9" in line and "random / without_replacement / bin 0" in line
+
+
+def die_once(task):
+  trial, flag = task
+  if flag and not os.path.exists(flag):
+    open(flag, "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+  return _trials.run_trial(trial)
+
+
+def always_dies(task):
+  if task == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+  time.sleep(0.05)
+  return task
+
+
+def test_a_task_that_kills_every_worker_ends_the_run_and_is_named():
+  deaths = []
+  with pytest.raises(fleet.WorkerDiedError, match="task 1 of 3"):
+    list(
+      fleet.map_unordered(
+        always_dies, [0, 1, 2], num_workers=2, retries=2, on_death=deaths.append
+      )
+    )
+  assert [(d.index, d.exit_code, d.number) for d in deaths] == [(1, -9, 1), (1, -9, 2)]
+
+
+def fails(task):
+  raise ValueError(f"task {task} is wrong")
+
+
+def test_an_error_in_a_worker_arrives_with_its_traceback():
+  with pytest.raises(ValueError, match="task 5 is wrong") as caught:
+    list(fleet.map_unordered(fails, [5, 5], num_workers=2))
+  assert "in fails" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray_has_the_rows_of_a_local_one(config, tmp_path):
+  pytest.importorskip("ray", reason="pip install -c constraints.txt -e .[cluster]")
+  from experiments import _cluster
+
+  local = sweep.sweep(config, NONE, tmp_path / "local")
+  runner = _cluster.runner(_cluster.LOCAL)
+  import ray
+
+  try:
+    assert sweep.sweep(config, NONE, tmp_path / "ray", runner) == local
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "local")
+    flag = tmp_path / "killed"
+    # Ray ships functions of modules by name, and this one is not on the workers' path.
+    answers = _cluster.map_unordered(
+      _once(str(flag)), ["a", "b"], retries=1, on_death=lambda death: flag.touch()
+    )
+    assert sorted(answers) == [(0, "a"), (1, "b")] and flag.exists()
+  finally:
+    ray.shutdown()
+
+
+def _once(flag):
+  def dies(task):
+    import os
+    import signal
+
+    if task == "b" and not os.path.exists(flag):
+      os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+  return dies
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    ("camera_shift", "NAME=AMOUNT"),
+    ("camera_shift=far", "could not convert"),
+    ("gravity=2", "'gravity' is not known; expected one of camera_shift"),
+    ("wear=9", "at most"),
+    ("num_steps=2.5", "whole number"),
+    ("push=-1", "0 or more"),
+    ("camera_turn=nan", "0 or more"),
+  ],
+)
+def test_conditions_that_make_no_sense_are_named(text, words):
+  with pytest.raises(_edge.UserError, match=words):
+    _conditions.parse(text)
+
+
+def test_what_conditions_change():
+  robot = units.sample_unit(1, "held_out")
+  moved = _conditions.parse("camera_shift=0.1").robots([robot])[0]
+  assert moved.camera != robot.camera and moved.known_camera == robot.camera
+  assert _conditions.NOTHING.robots([robot]) == [robot]
+  assert _conditions.parse("push=0.3").pushing.speed == 0.3
+  assert _conditions.parse("num_steps=7").num_steps(5) == 7
+  assert _conditions.parse("wear=2").num_steps(5) == 5
+
+
+def row(policy, protocol, repetition, attempt, success, remaining=1):
+  return {
+    "policy": policy, "protocol": protocol, "condition": "", "repetition": repetition,
+    "attempt": attempt, "success": success, "remaining": remaining,
+    "gripper_reading": 0.02 * success, "drop_test": success,
+    "simulator_truth": success,
+  }  # fmt: skip
+
+
+def test_the_summary_of_known_outcomes():
+  rows = [row("a", "with_replacement", 0, i, i < 3) for i in range(10)]
+  rows += [row("servo", "with_replacement", 0, i, True) for i in range(10)]
+  # A bin of three is cleared by the fourth attempt, another one of two never.
+  left = [(True, 2), (False, 2), (True, 1), (True, 0)]
+  rows += [
+    row("servo", "without_replacement", 0, i, *one) for i, one in enumerate(left)
+  ]
+  rows += [row("servo", "without_replacement", 1, i, False, 2) for i in range(30)]
+  rows += [{**row("servo", "with_replacement", 0, 0, False), "condition": "wear=2"}]
+  summary = _scores.summarise(rows, ["a", "servo"])
+  found = summary["policies"]["a"]["with_replacement"]
+  assert (found["attempts"], found["successes"]) == (10, 3)
+  assert (found["low"], found["high"]) == _stats.wilson(3, 10)
+  assert "without_replacement" not in summary["policies"]["a"]
+  assert summary["policies"]["servo"]["with_replacement"]["rate"] == 1.0
+  without = summary["policies"]["servo"]["without_replacement"]
+  assert without["cleared_at"] == [4, None]
+  first = without["first"]["10"]
+  assert (first["successes"], first["attempts"]) == (3, 14)
+  # Two bins, 3 of 4 and 0 of 10: the interval is that of bins, not of attempts.
+  assert (first["low"], first["high"]) == (0.0, 0.75)
+  assert without["first"]["30"]["attempts"] == 34
+  gap, low, high = summary["paired"]["a"]["with_replacement"]
+  assert (gap, low, high) == pytest.approx((-0.7, -0.7, -0.7))
+  text = _scores.describe(summary)
+  assert "30.0 %" in text and "1 of 2" in text
+
+
+def test_bootstrap_intervals_agree_with_scipy():
+  from scipy import stats
+
+  rng = np.random.default_rng(3)
+  bins = [(int(k), 10) for k in rng.binomial(10, rng.beta(4, 3, 40))]
+  ours = _stats.bootstrap_rate(bins)
+  data = (np.array([k for k, _ in bins]), np.array([n for _, n in bins]))
+  theirs = stats.bootstrap(
+    data,
+    lambda k, n, axis: k.sum(axis) / n.sum(axis),
+    paired=True,
+    vectorized=True,
+    method="percentile",
+    rng=rng,
+  ).confidence_interval
+  assert ours["rate"] == sum(k for k, _ in bins) / 400
+  np.testing.assert_allclose([ours["low"], ours["high"]], theirs, atol=0.01)
+
+
+def test_a_paired_difference_cancels_what_makes_a_bin_hard():
+  rng = np.random.default_rng(0)
+  ease = rng.integers(0, 9, 60)
+  ours = [(int(k) + 1, 10) for k in ease]
+  base = [(int(k), 10) for k in ease]
+  gap, low, high = _stats.paired_difference(ours, base)
+  assert (gap, low, high) == pytest.approx((0.1, 0.1, 0.1))
+  with pytest.raises(ValueError, match="not paired"):
+    _stats.paired_difference(ours, base[:-1])
