@@ -216,6 +216,13 @@ def test_a_deadline_of_a_millisecond_is_answered_at_once(path):
   assert real.tally.counts()["no_time"] == 50
 
 
+@pytest.mark.parametrize("deadline", [math.nan, -1.0, -math.inf])
+def test_a_deadline_that_is_none_holds(either, deadline):
+  made = either(_observation(), KEY, deadline)
+  _held(made, Cause.NO_TIME, "one iteration needs")
+  assert not made.on_time
+
+
 def test_one_slow_moment_is_forgotten(policy):
   policy._program._seconds["begin"] = 0.5
   actions = [policy(_observation(seed), KEY, 0.1).action for seed in range(30)]

@@ -277,6 +277,7 @@ def test_servoing_reaches_a_target_within_five_steps_with_the_camera_moved():
   policy = servo.ServoPolicy(_scripted_to_see(), {}, {})
   rng = np.random.default_rng(0)
   inner = WORKSPACE.high[:2] - WORKSPACE.low[:2]
+  aimed = []
   for attempt in range(20):
     target = WORKSPACE.low[:2] + inner * rng.uniform(0.15, 0.85, 2)
     pose = rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
@@ -298,8 +299,11 @@ def test_servoing_reaches_a_target_within_five_steps_with_the_camera_moved():
       command = made.command.copy()
       command[:2] *= rng.uniform(0.9, 1.0)
       pose = np.asarray(commands.apply(pose, command))
+      if step == 1:
+        aimed.append(np.linalg.norm(pose[:2] - target))
     assert made.close, f"not closed after {step} steps, {target} {pose} {camera}"
     np.testing.assert_allclose(pose[:2], target, atol=0.03)
+  assert np.median(aimed) > 0.03  # who only aims, misses
 
 
 def test_same_key_same_decision():
