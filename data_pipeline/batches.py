@@ -48,6 +48,8 @@ class Assembler:
     jitter: how far colours are changed.
     skip_broken: whether a sample whose record is broken is replaced by another one,
       else it is an error.
+    host_index: which rows of the batch of all hosts these are.
+    host_count: of hosts.
   """
 
   samples: samples_lib.Samples
@@ -58,24 +60,30 @@ class Assembler:
   mirror_probability: float
   jitter: transforms.ColourJitter
   skip_broken: bool
+  host_index: int = 0
+  host_count: int = 1
 
   def __call__(self, numbers: np.ndarray, rng: np.random.Generator) -> Batch:
     """Makes the batch of the samples with the given numbers.
 
     Args:
       numbers: int[B].
-      rng: of this batch alone.
+      rng: of this batch alone, in the same state on all hosts.
 
     Raises:
       DatasetError: a record is broken and broken ones are not replaced.
     """
     count, size = len(numbers), self.crop_size
+    # Every host draws for all of them and takes its rows: a sample is changed in the
+    # same way on whatever host it is, and no two alike.
+    total = count * self.host_count
+    rows = slice(count * self.host_index, count * (self.host_index + 1))
     if self.random_crop:
-      offsets = transforms.random_offsets(rng, count, self.frame_size, size)
+      offsets = transforms.random_offsets(rng, total, self.frame_size, size)[rows]
     else:
       offsets = transforms.centre_offsets(count, self.frame_size, size)
-    is_mirrored = rng.random(count) < self.mirror_probability
-    colours = None if self.jitter.is_off else self.jitter.draw(rng, count)
+    is_mirrored = rng.random(total)[rows] < self.mirror_probability
+    colours = None if self.jitter.is_off else self.jitter.draw(rng, total)[rows]
 
     used = np.array(numbers)
     images = np.empty((2, count, size, size, 3), np.uint8)

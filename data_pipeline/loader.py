@@ -4,6 +4,10 @@ Grain makes every batch a pure function of the dataset, the configuration and th
 number of the batch. So the state of an iterator is that number, a resumed run sees
 the very same batches with any number of workers, and augmentation is included.
 
+Several hosts make the rows of one and the same batch: order, crops, mirrors and colours
+belong to the sample's row in the batch of all of them. Joined, their batches are what
+one host makes alone, and a state of one is a state of all.
+
 A curriculum is one loader for each phase, all on the same frames:
 
     frames = load_frames(dataset, cache_bytes=2**30)
@@ -37,7 +41,7 @@ class Loader(Iterator[Batch]):
   """An iterator over batches whose place can be saved and restored.
 
   Attributes:
-    num_samples: samples of an epoch on this host, after the filter.
+    num_samples: samples of an epoch on all hosts, after the filter.
     num_batches: batches in all, None for endlessly many.
   """
 
@@ -150,7 +154,13 @@ def make_loader(
       f"{config.min_distance} to {config.max_distance} m, expected at least one for "
       f"each of {config.host_count} hosts; widen the range or collect more attempts"
     )
-  numbers, num_samples = _numbers(dataset, samples, config)
+  numbers = order_lib.share(
+    _numbers(dataset, samples, config),
+    batch_size=config.batch_size,
+    host_index=config.host_index,
+    host_count=config.host_count,
+    drop_remainder=config.drop_remainder,
+  )
   assemble = batches_lib.Assembler(
     samples=samples,
     frames=frames,
@@ -160,6 +170,8 @@ def make_loader(
     mirror_probability=config.mirror_probability,
     jitter=config.jitter,
     skip_broken=dataset.on_bad_record == "skip",
+    host_index=config.host_index,
+    host_count=config.host_count,
   )
   # Numbers of samples go through Grain, whole batches through NumPy: Grain's cost
   # for each element would be felt with small images.
@@ -168,30 +180,24 @@ def make_loader(
   ).random_map(assemble)
   if len(batches) == 0:
     raise LoaderError(
-      f"{num_samples} samples do not fill a batch of {config.batch_size}; make "
-      "batches smaller, or keep the remainder with drop_remainder=False"
+      f"{len(samples)} samples do not fill a batch of "
+      f"{config.batch_size * config.host_count}; make batches smaller, or keep the "
+      "remainder with drop_remainder=False"
     )
   identity = f"dataset {dataset.fingerprint}, {json.dumps(config.identity())}"
-  return Loader(batches, config, num_samples=num_samples, identity=identity)
+  return Loader(batches, config, num_samples=len(samples), identity=identity)
 
 
 def _numbers(
   dataset: source.Dataset, samples: samples_lib.Samples, config: LoaderConfig
-) -> tuple[grain.MapDataset, int]:
-  """Returns the numbers of samples in the order of the batches, and an epoch's."""
+) -> grain.MapDataset:
+  """Returns the numbers of samples in the order of the batches of all hosts."""
 
   def order(count: int) -> grain.MapDataset:
-    return order_lib.numbers_of(
-      count,
-      seed=config.seed,
-      shuffle=config.shuffle,
-      host_index=config.host_index,
-      host_count=config.host_count,
-    )
+    return order_lib.numbers_of(count, seed=config.seed, shuffle=config.shuffle)
 
   if not config.mixture:
-    numbers = order(len(samples))
-    return numbers.repeat(config.num_epochs), len(numbers)
+    return order(len(samples)).repeat(config.num_epochs)
   part = dataset.part[samples.attempt]
   members = [np.flatnonzero(part == i) for i in range(len(config.mixture))]
   if dataset.num_parts > len(config.mixture):
@@ -200,17 +206,14 @@ def _numbers(
       f"{dataset.num_parts} datasets"
     )
   for i, member in enumerate(members):
-    if len(member) < config.host_count:
+    if not len(member):
       raise LoaderError(
-        f"dataset {i} of the mixture has {len(member)} samples at a distance of "
-        f"{config.min_distance} to {config.max_distance} m, expected at least one for "
-        f"each of {config.host_count} hosts; leave it out, or collect more"
+        f"dataset {i} of the mixture has 0 samples at a distance of "
+        f"{config.min_distance} to {config.max_distance} m, expected at least one; "
+        "leave it out, or collect more attempts"
       )
-  parts = [order(len(member)) for member in members]
-  numbers = order_lib.mix(
-    [part.repeat() for part in parts], members, config.mixture, config.seed
-  )
-  return numbers, sum(len(part) for part in parts)
+  parts = [order(len(member)).repeat() for member in members]
+  return order_lib.mix(parts, members, config.mixture, config.seed)
 
 
 def _check(

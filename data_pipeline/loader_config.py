@@ -31,8 +31,8 @@ class LoaderConfig:
     mixture: share of each merged dataset (`Dataset.part`) in the batches, of which
       only the ratios count; each is shuffled and repeated by itself, endlessly.
       Empty: one epoch of all samples after the other.
-    host_index: this host, 0 <= host_index < host_count. Hosts have disjoint samples
-      in every epoch.
+    host_index: this host, 0 <= host_index < host_count. Its batches are the rows from
+      `host_index * batch_size` on of batches of `host_count * batch_size`.
     host_count: how many hosts there are.
     num_workers: processes that make batches; 0 makes them in this one. Grain's
       workers need parsed flags, as in a program started by `absl.app.run`.
@@ -82,10 +82,13 @@ class LoaderConfig:
       )
 
   def identity(self) -> dict[str, object]:
-    """Returns what decides the batches; workers and threads do not."""
+    """Returns what decides the batches of all hosts; workers and threads do not."""
     fields = dataclasses.asdict(self)
     for name in ("num_workers", "num_threads", "prefetch"):
       del fields[name]
+    # A batch is the same on one host or many, so its place is, too.
+    fields |= {"batch_size": self.batch_size * self.host_count}
+    fields |= {"host_index": 0, "host_count": 1}
     if not self.mixture:
       del fields["mixture"]  # So that states of before mixtures stay valid.
     return fields

@@ -1,6 +1,7 @@
-"""In which order samples come: shuffled, shared among hosts, mixed by weight.
+"""In which order samples come: shuffled, mixed by weight, shared among hosts.
 
-Everything is a pure function of a position, so that a loader can go on anywhere.
+Everything is a pure function of a position, so that a loader can go on anywhere. The
+order is that of all hosts together: `share` gives each its rows of every batch.
 """
 
 import fractions
@@ -20,22 +21,65 @@ _FOREVER = 2**48
 _FINEST = 10_000
 
 
-def numbers_of(
-  num_samples: int,
-  *,
-  seed: int,
-  shuffle: bool,
-  host_index: int,
-  host_count: int,
-) -> grain.MapDataset:
-  """Returns the numbers of one epoch of one host's samples.
+def numbers_of(num_samples: int, *, seed: int, shuffle: bool) -> grain.MapDataset:
+  """Returns the numbers of one epoch.
 
   Repeated, each epoch has another order if it is shuffled.
   """
   numbers = grain.MapDataset.range(num_samples).seed(seed)
-  if shuffle:
-    numbers = numbers.shuffle()
-  return numbers[host_index::host_count]
+  return numbers.shuffle() if shuffle else numbers
+
+
+def share(
+  numbers: grain.MapDataset,
+  *,
+  batch_size: int,
+  host_index: int,
+  host_count: int,
+  drop_remainder: bool,
+) -> grain.MapDataset:
+  """Returns the numbers of one host's rows, of which each batch has `batch_size`.
+
+  Batch k of all hosts, one after the other, is batch k of a single host that makes
+  batches of `batch_size * host_count`. A last one that is not full is shared as evenly
+  as can be, if it is not dropped.
+  """
+  return _Rows(numbers, batch_size, host_index, host_count, drop_remainder)
+
+
+class _Rows(grain.MapDataset):
+  """See `share`. A step of Grain's pipeline like its own slices, also with one host.
+
+  The seed of what is drawn later depends on the number of steps before.
+  """
+
+  def __init__(
+    self,
+    numbers: grain.MapDataset,
+    batch_size: int,
+    host_index: int,
+    host_count: int,
+    drop_remainder: bool,
+  ):
+    super().__init__(numbers)
+    self._numbers = numbers
+    self._batch_size, self._all = batch_size, batch_size * host_count
+    self._row = host_index * batch_size
+    self._num_full, rest = divmod(len(numbers), self._all)
+    rest = 0 if drop_remainder else rest
+    self._rest_row = rest * host_index // host_count
+    end = rest * (host_index + 1) // host_count
+    self._length = self._num_full * batch_size + end - self._rest_row
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    batch, row = divmod(index, self._batch_size)
+    row += self._row if batch < self._num_full else self._rest_row
+    return self._numbers[batch * self._all + row]
 
 
 def mix(
@@ -58,7 +102,7 @@ def mix(
   pick = functools.partial(
     _pick, parts=parts, members=members, weights=whole_weights(weights)
   )
-  return grain.MapDataset.range(_FOREVER).seed(seed).map(pick)
+  return grain.MapDataset.range(_FOREVER).map(pick).seed(seed)
 
 
 def whole_weights(weights: Sequence[float]) -> tuple[int, ...]:

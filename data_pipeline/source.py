@@ -117,6 +117,24 @@ class Dataset:
       on_bad_record=self.on_bad_record,
     )
 
+  def with_table(self, attempts: Attempts, frame_size: int) -> "Dataset":
+    """Returns the same records with another table, for those who make their own images.
+
+    Args:
+      attempts: a row for each record.
+      frame_size: of the images that will be made of the records, pixels.
+    """
+    return Dataset(
+      self.records,
+      attempts,
+      frame_size=frame_size,
+      checksums=self._checksums,
+      part=self.part,
+      num_parts=self.num_parts,
+      broken=self.broken,
+      on_bad_record=self.on_bad_record,
+    )
+
 
 def open_dataset(
   directory: str | Path,

@@ -50,6 +50,8 @@ class LooksFirst(Protocol):
 
   The learned policy never does: what it knows is in `Observation`. Baselines with a
   calibrated depth camera, and the oracle, are told here what the paper gives them.
+  One that asks the cell for larger images than policies see has an attribute
+  `largest_image`, as a recorder has.
   """
 
   def begin(self, env: GraspEnv) -> None:

@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 # Spawned, not forked: a GL context or a JAX runtime does not survive a fork.
 _CONTEXT = multiprocessing.get_context("spawn")
+_IDLE = -1  # in place of the index of a task
 
 
 class WorkerDiedError(RuntimeError):
@@ -80,13 +81,12 @@ def map_unordered(
   try:
     for worker in workers:
       worker.give(waiting.pop(), tasks)
-    while busy := [worker for worker in workers if worker.index is not None]:
+    while busy := [worker for worker in workers if worker.index >= 0]:
       connection.wait([worker.pipe for worker in busy])  # ends with its process
       for worker in busy:
         if not worker.pipe.poll():
           continue  # another one had something to say
         index = worker.index
-        assert index is not None  # it is busy
         answer = worker.receive()
         if answer is not None:
           yield index, answer[0]
@@ -106,7 +106,7 @@ def map_unordered(
         if waiting:
           worker.give(waiting.pop(), tasks)
         else:
-          worker.index = None
+          worker.index = _IDLE
   finally:
     for worker in workers:
       worker.stop()
@@ -116,7 +116,7 @@ class _Worker:
   """A process that answers one task after the other."""
 
   def __init__(self, function: Callable[[Any], Any]):
-    self.index: int | None = None
+    self.index = _IDLE
     self.pipe, end = _CONTEXT.Pipe()
     self.process = _CONTEXT.Process(
       target=_work, args=(function, end, os.getpid()), daemon=True

@@ -151,7 +151,7 @@ def _scene(
       task.unit,
       sample_objects(rng, task.num_objects, task.objects),
       task.frame_size,
-      recorder.largest_image if recorder else 0,
+      max(getattr(who, "largest_image", 0) for who in (policy, recorder)),
     )
     if recorder:
       env.controller.on_control_step = functools.partial(recorder.frame, env)

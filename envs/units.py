@@ -150,6 +150,23 @@ def sample_unit(seed: int, family: str = "training") -> Unit:
   )
 
 
+def named_unit(name: str) -> Unit:
+  """The unit of that name, 'training-03', with the built-in arm.
+
+  Raises:
+    ValueError: there is none.
+  """
+  family, _, number = name.rpartition("-")
+  if family in FAMILIES and number.isdecimal():
+    unit = sample_unit(int(number), family)
+    if unit.name == name:
+      return unit
+  raise ValueError(
+    f"unit {name!r}: expected a family of {sorted(FAMILIES)} and a number, as in"
+    " 'training-03'"
+  )
+
+
 def fleet_units(
   count: int, family: str = "training", first: int = 0, arm: str = "built_in"
 ) -> list[Unit]:

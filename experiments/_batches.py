@@ -1,7 +1,6 @@
 """The batches of a training run: the curriculum's phases, each host its share."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,25 +81,18 @@ class Batches:
   def start(self, step: int, state: Mapping[str, Any] | None) -> None:
     """Goes to where `step` steps were taken; `state` is that of `self.state()`.
 
-    The state may come from another host, or from a run on another number of them: all
-    hosts are at the same batch.
+    The state may come from another host, or from a run on another number of them: the
+    batches are the same.
     """
     self._step = step
     self._enter(self._settings.phase_at(step))
     if state is None or state["phase"] != self.phase:
       return
-    saved = state["loader"].encode()
-    if state.get("hosts", 1) > 1 or self._phases[self.phase].host_count > 1:
-      here = json.loads(self._loader.get_state())
-      saved = json.dumps({**here, "next_batch": json.loads(saved)["next_batch"]})
-      saved = saved.encode()
-    self._loader.set_state(saved)
+    self._loader.set_state(state["loader"].encode())
 
   def state(self) -> dict[str, Any]:
     """What `start` needs, as JSON."""
-    state = {"phase": self.phase, "loader": self._loader.get_state().decode()}
-    hosts = self._phases[self.phase].host_count
-    return state if hosts == 1 else {**state, "hosts": hosts}
+    return {"phase": self.phase, "loader": self._loader.get_state().decode()}
 
   def __next__(self) -> loader_lib.Batch:
     phase = self._settings.phase_at(self._step)

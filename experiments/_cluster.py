@@ -5,6 +5,7 @@ of the project knows nothing of it. Every machine needs this project, and the fo
 checkpoints under the same path.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -46,7 +47,7 @@ def runner(address: str) -> Callable[..., Iterator[tuple[int, Any]]]:
       runtime_env=environment,
       log_to_driver=False,
       include_dashboard=False if address == LOCAL else None,
-      logging_level="ERROR",
+      logging_level=logging.ERROR,
     )
   except (ConnectionError, RuntimeError, ValueError) as error:
     raise _edge.UserError(f"--ray_address={address}: no cluster ({error})") from error

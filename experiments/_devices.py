@@ -1,5 +1,6 @@
 """Devices of a training program: processes that train together, caches and traces."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -10,13 +11,17 @@ from experiments import _edge
 # A trace of more steps is too large to look at; the first ones compile.
 _TRACE_AFTER, _TRACE_STEPS = 5, 10
 
+# What names the processes of a run where no cluster does.
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
 
 def define_flags() -> None:
   flags.DEFINE_bool(
     "distributed",
     False,
-    "Join the processes of a cluster that announces itself to JAX: Cloud TPU, Slurm,"
-    " Open MPI.",
+    "Join the other processes of this run: of a cluster that announces itself to JAX"
+    " (Cloud TPU, Slurm, Open MPI, Kubernetes with JAX's extra k8s), or those that the"
+    f" environment names: {', '.join(VARIABLES)}.",
   )
   flags.DEFINE_string(
     "coordinator",
@@ -39,19 +44,25 @@ def join(
 ) -> None:
   """Joins this process with the others of its run, if flags say that there are any.
 
-  Must come before anything asks JAX for devices.
+  Must come before anything asks JAX for devices. What is not given and stands in the
+  environment is taken from there if `distributed`.
 
   Raises:
     UserError: the flags contradict each other, or the others do not answer.
   """
+  # The address alone is JAX's own business: a cluster may tell it the rest.
+  if distributed and any(os.environ.get(name) for name in VARIABLES[1:]):
+    coordinator = coordinator or os.environ.get(VARIABLES[0], "")
+    num_processes = num_processes or _number(VARIABLES[1], 0)
+    process_id = process_id if process_id >= 0 else _number(VARIABLES[2], -1)
   by_hand = (bool(coordinator), num_processes > 0, process_id >= 0)
   if not (distributed or any(by_hand)):
     return
   if any(by_hand) and not all(by_hand):
     raise _edge.UserError(
-      "--coordinator=HOST:PORT, --num_processes and --process_id belong together; found"
-      f" coordinator {coordinator!r}, num_processes {num_processes}, process_id"
-      f" {process_id}"
+      "--coordinator=HOST:PORT, --num_processes and --process_id belong together (or,"
+      f" with --distributed, {', '.join(VARIABLES)}); found coordinator"
+      f" {coordinator!r}, num_processes {num_processes}, process_id {process_id}"
     )
   if any(by_hand) and process_id >= num_processes:
     raise _edge.UserError(
@@ -67,6 +78,14 @@ def join(
       f"cannot join the processes {where}: {str(error).splitlines()[0]}; start all of"
       " them within five minutes, with the same --coordinator and --num_processes"
     ) from error
+
+
+def _number(variable: str, absent: int) -> int:
+  """A variable of the environment as a whole number."""
+  text = os.environ.get(variable, "")
+  if text and not text.isdigit():
+    raise _edge.UserError(f"{variable} is {text!r}, expected a whole number")
+  return int(text) if text else absent
 
 
 def keep_compiled(flag: str, workdir: str | Path) -> None:

@@ -51,9 +51,7 @@ def run(
     define_flags()
   flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.")
   quieten_libraries()
-  for name in ("config", "traceback"):
-    if name in flags.FLAGS:  # so that --help shows those defined here, too
-      flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+  _show_in_help()
 
   def guarded(argv: Sequence[str]) -> Any:
     try:
@@ -70,6 +68,14 @@ def run(
 
   app.run(guarded, flags_parser=_parse_flags)
   sys.exit(0)  # app.run has ended the process already; this tells the type checker
+
+
+def _show_in_help() -> None:
+  """Has --help show the flags that modules define which the program only calls."""
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    for flag in defined:
+      if module.startswith("experiments.") or flag.name == "config":
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def quieten_libraries() -> None:

@@ -22,6 +22,7 @@ from experiments import (
   _meter,
   _stopping,
   _training_log,
+  _view,
 )
 from experiments._distances import RANGES
 from experiments._train_config import TrainConfig
@@ -60,10 +61,13 @@ class Fit:
     held_out_set: source.Dataset,
     loading: _batches.Loading = _batches.ONE_THREAD,
     seeing: Seeing = METRICS_ONLY,
+    view: _view.View = _view.WHOLE_IMAGES,
   ):
     """Raises LoaderError if a phase of the curriculum has no full batch of samples."""
     self._network, self._settings, self._seeing = network, settings, seeing
     self._train_set, self._held_out_set = train_set, held_out_set
+    self._view = view
+    self._loading = loading
     self._cache_bytes = 0 if loading.num_workers else settings.cache_bytes
     self._phases = _batches.loader_configs(settings, network.crop_size, loading)
     for phase in self._phases:
@@ -95,7 +99,7 @@ class Fit:
       mesh=mesh,
       batch_norm=settings.batch_norm,
     )
-    held_out_frames = frames_lib.load_frames(self._held_out_set, settings.cache_bytes)
+    held_out_frames = self._view.load_frames(self._held_out_set, settings.cache_bytes)
     evaluate = _held_out.make_evaluator(
       self._held_out_set,
       held_out_frames,
@@ -103,14 +107,19 @@ class Fit:
       settings.eval_batch_size,
       training.make_eval_step(predictor, mesh=mesh),
       mesh,
+      # Threads of its own: workers would be started anew for each evaluation.
+      num_threads=max(self._loading.num_threads, self._loading.num_workers),
     )
-    frames = frames_lib.load_frames(self._train_set, self._cache_bytes)
+    frames = self._view.load_frames(self._train_set, self._cache_bytes)
     state = training.init_state(
       predictor, optimizer, jax.random.key(settings.seed), mesh=mesh
     )
 
     with checkpoint.Checkpointer(
-      workdir / "checkpoints", network, experiment=experiment
+      workdir / "checkpoints",
+      network,
+      purpose=self._view.purpose,
+      experiment=experiment,
     ) as checkpointer:
       begin, data_state = 0, None
       if checkpointer.latest_step is not None:
@@ -208,7 +217,9 @@ class Fit:
     frames: frames_lib.Frames,
   ) -> dict[str, Any]:
     """Evaluates the best checkpoint, the one that is exported, with intervals."""
-    weights = checkpoint.load_policy(workdir / "checkpoints", step="best")
+    weights = checkpoint.load_policy(
+      workdir / "checkpoints", step="best", purpose=self._view.purpose
+    )
     predictions = evaluate(
       training.start_from(state, weights.params, weights.batch_stats)
     )
@@ -249,6 +260,8 @@ def describe(row: Mapping[str, Any]) -> str:
     f" evaluations; held-out loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}"
   ]
   for name, label, _, _ in RANGES:
+    if not row[f"samples{name}"]:
+      continue
     value, low, high = (row.get(f"auc{name}{end}") for end in ("", "_low", "_high"))
     if value is None:
       words = "not defined (it needs successes and failures)"

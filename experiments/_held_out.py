@@ -1,16 +1,20 @@
 """Evaluates the predictor on held-out samples: loss, accuracy and AUC by distance."""
 
 import dataclasses
+import functools
 import io
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from data_pipeline import frames as frames_lib
 from data_pipeline import loader as loader_lib
+from data_pipeline import samples as samples_lib
 from data_pipeline import source
 from experiments import _batches, _edge, _stats
 from experiments._distances import RANGES
@@ -75,7 +79,7 @@ class Predictions:
 
 def check(dataset: source.Dataset, crop_size: int, batch_size: int) -> None:
   """Raises LoaderError if there is no held-out sample, or its frames are too small."""
-  loader_lib.make_loader(dataset, loader_lib.evaluation_config(batch_size, crop_size))
+  loader_lib.make_loader(dataset, _config(crop_size, batch_size, 1))
 
 
 def make_evaluator(
@@ -85,46 +89,53 @@ def make_evaluator(
   batch_size: int,
   eval_step: Callable[..., Any],
   mesh: jax.sharding.Mesh,
+  num_threads: int = 1,
 ) -> Callable[[training.TrainState], Predictions]:
   """Returns a function of the state that predicts every sample once, in centre crops.
 
   `eval_step` is that of `training.make_eval_step` on `mesh`; it always sees full
-  batches, so that it is compiled once. Of several processes each reads all samples and
-  computes its share.
+  batches, so that it is compiled once. Several processes each read their share of the
+  samples, with `num_threads`, and get the predictions of all.
   """
-  config = loader_lib.evaluation_config(batch_size, crop_size)
+  config = _config(crop_size, batch_size, num_threads)
+  samples = samples_lib.samples_of(dataset.attempts)
+  num_batches = -(-len(samples) // batch_size)
 
   def evaluate(state: training.TrainState) -> Predictions:
-    batches: list[tuple[Mapping[str, Any], np.ndarray]] = []
-    sums = None
-    for batch in loader_lib.make_loader(dataset, config, frames):
-      count = len(batch["success"])
-      # What stands in for a broken sample comes once more as itself.
-      kept = ~batch["replaced"]
-      weight = np.pad(kept, (0, batch_size - count)).astype(np.float32)
-      fields = cast(Mapping[str, np.ndarray], batch)
-      padded = {name: _pad(fields[name], batch_size) for name in _INPUTS}
-      padded, weight = _share((padded, weight), batch_size)
+    loader = loader_lib.make_loader(dataset, config, frames)
+    batch: Mapping[str, Any] = {}
+    parts, probabilities, states = [], [], []
+    for _ in range(num_batches):
+      rows = np.full(config.batch_size, _PADDING)
+      if (following := next(loader, None)) is not None:
+        batch = cast(Mapping[str, Any], following)
+        # What stands in for a broken sample comes once more as itself.
+        rows[: len(batch["success"])] = np.where(batch["replaced"], _REPLACED, _KEPT)
+      # Else others have the last few samples: this process computes its last ones anew.
+      inputs = {name: _pad(batch[name], config.batch_size) for name in _INPUTS}
       part, probability = eval_step(
-        state, _batches.to_device(padded, mesh), training.shard_batch(weight, mesh)
+        state,
+        _batches.to_device(inputs, mesh),
+        training.shard_batch((rows == _KEPT).astype(np.float32), mesh),
       )
-      sums = part if sums is None else sums + part
-      numbers = {k: v[kept] for k, v in fields.items() if k not in _INPUTS[:2]}
-      batches.append((numbers, np.asarray(jax.device_get(probability))[:count][kept]))
-    assert sums is not None, "make_loader refuses a dataset without samples"
+      parts.append(part)
+      probabilities.append(np.asarray(jax.device_get(probability)))
+      states.append(rows)
 
-    def joined(name: str) -> np.ndarray:
-      return np.concatenate([batch[name] for batch, _ in batches])
-
+    # [processes, batches, rows of one] -> [batches, rows of all]
+    of_all = np.moveaxis(multihost_utils.process_allgather(np.stack(states)), 0, 1)
+    rows = of_all.reshape(num_batches, -1)
+    is_sample = rows != _PADDING
+    kept = rows[is_sample] == _KEPT
     return Predictions(
-      label=joined("success") > 0.5,
-      probability=np.concatenate([probability for _, probability in batches]),
-      step=joined("step"),
-      num_steps=joined("num_steps"),
-      distance=joined("distance"),
-      attempt=joined("attempt"),
-      scene=_scenes(dataset)[joined("attempt")],
-      loss=sums.summary()["loss"],
+      label=samples.success[kept] > 0.5,
+      probability=np.stack(probabilities)[is_sample][kept],
+      step=samples.step[kept],
+      num_steps=samples.num_steps[kept],
+      distance=samples.distance[kept],
+      attempt=samples.attempt[kept],
+      scene=_scenes(dataset)[samples.attempt[kept]],
+      loss=functools.reduce(operator.add, parts).summary()["loss"],
     )
 
   return evaluate
@@ -132,12 +143,20 @@ def make_evaluator(
 
 _INPUTS = ("pregrasp_image", "image", "command", "success")
 
+# What a row of a batch is.
+_PADDING, _REPLACED, _KEPT = np.arange(3, dtype=np.int8)
 
-def _share(batch: Any, batch_size: int) -> Any:
-  """This process's rows of a batch."""
-  rows = batch_size // jax.process_count()
-  begin = rows * jax.process_index()
-  return jax.tree.map(lambda array: array[begin : begin + rows], batch)
+
+def _config(
+  crop_size: int, batch_size: int, num_threads: int
+) -> loader_lib.LoaderConfig:
+  """Of this process's share of batches of `batch_size`."""
+  return dataclasses.replace(
+    loader_lib.evaluation_config(batch_size // jax.process_count(), crop_size),
+    host_index=jax.process_index(),
+    host_count=jax.process_count(),
+    num_threads=num_threads,
+  )
 
 
 def _scenes(dataset: source.Dataset) -> np.ndarray:

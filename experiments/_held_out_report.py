@@ -2,11 +2,15 @@
 
 Writes into the work folder:
 
-  held_out.json     figures overall and by group
-  reliability.png   predicted against observed success
-  most_wrong.png    the attempts whose outcome surprised the network most
+  held_out.json          figures overall and by group
+  reliability.png        predicted against observed success
+  reliability_unit.png   the same for each unit; _family for each object family, _step
+                         for each step t
+  most_wrong.png         the attempts whose outcome surprised the network most
 """
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +36,17 @@ def write(
   crop_size: int,
   predictions: Predictions,
 ) -> dict[str, np.ndarray]:
-  """Writes the three files; returns the pictures, uint8[H, W, 3] each, by name."""
+  """Writes the files; returns the pictures, uint8[H, W, 3] each, by name."""
   figures = groups(dataset.attempts, predictions)
   _edge.write_atomically(
     workdir / "held_out.json", _edge.to_json(figures, indent=2) + "\n"
   )
   images = {
     "reliability": reliability(predictions),
+    **{
+      f"reliability_{by}": reliability_by_group(predictions, masks)
+      for by, masks in _masks(dataset.attempts, predictions).items()
+    },
     "most_wrong": most_wrong(dataset, frames, crop_size, predictions),
   }
   for name, image in images.items():
@@ -51,21 +59,27 @@ def groups(attempts: source.Attempts, predictions: Predictions) -> dict[str, Any
 
   An attempt counts for every family that lay in its bin.
   """
-  rows = predictions.attempt
-  units, families = np.asarray(attempts.unit), attempts.families
-  present = sorted({name for names in families for name in names})
-  masks = {
-    "unit": {str(u): (units == u)[rows] for u in np.unique(units)},
-    "family": {name: families.contains([name])[rows] for name in present},
-    "step": {str(t): predictions.step == t for t in np.unique(predictions.step)},
-  }
-  everything = np.ones(len(rows), bool)
+  everything = np.ones(len(predictions.label), bool)
   return {
     "all": _figures(predictions, everything),
     **{
-      by: {name: _figures(predictions, mask) for name, mask in named.items()}
-      for by, named in masks.items()
+      by: {name: _figures(predictions, mask) for name, mask in masks.items()}
+      for by, masks in _masks(attempts, predictions).items()
     },
+  }
+
+
+def _masks(
+  attempts: source.Attempts, predictions: Predictions
+) -> dict[str, dict[str, np.ndarray]]:
+  """{what by: {group: bool[N]}}, which samples are in it."""
+  rows = predictions.attempt
+  units, families = np.asarray(attempts.unit), attempts.families
+  present = sorted({name for names in families for name in names})
+  return {
+    "unit": {str(u): (units == u)[rows] for u in np.unique(units)},
+    "family": {name: families.contains([name])[rows] for name in present},
+    "step": {str(t): predictions.step == t for t in np.unique(predictions.step)},
   }
 
 
@@ -94,25 +108,10 @@ def _cross_entropy(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
 def reliability(predictions: Predictions) -> np.ndarray:
   """uint8[H, W, 3]: predicted against observed success, with 95 % intervals."""
   label, probability = predictions.label, predictions.probability
-  predicted, observed, counts = _stats.reliability(label, probability)
-  bounds = np.array(
-    [
-      _stats.wilson(round(rate * count), int(count))
-      for rate, count in zip(observed, counts, strict=True)
-    ]
-  ).T
-  top = min(1.0, 1.1 * max(0.2, predicted.max(), bounds[1].max()))
   # A figure and canvas of its own: nothing of pyplot's state is touched.
   figure = Figure(figsize=(4.6, 4.4), dpi=120, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
   axes = figure.subplots()
-  axes.plot([0, top], [0, top], color=_GREY, linewidth=1, linestyle="--")
-  errors = np.maximum([observed - bounds[0], bounds[1] - observed], 0)
-  axes.errorbar(
-    predicted, observed, errors, color=_BLUE, marker="o", markersize=4, capsize=2
-  )
-  often, edges = np.histogram(probability, bins=np.linspace(0, top, 41))
-  axes.stairs(0.2 * top * often / often.max(), edges, fill=True, color=_GREY, alpha=0.4)
+  _draw_reliability(axes, label, probability, num_bins=10)
   error = losses.calibration_error(label, probability)
   axes.set_title(
     f"Held out: {len(label)} samples, calibration error {error:.3f}",
@@ -120,9 +119,60 @@ def reliability(predictions: Predictions) -> np.ndarray:
     fontsize=10,
     color=_INK,
   )
-  axes.set(xlim=(0, top), ylim=(0, top))
   axes.set_xlabel("predicted success (grey: how often)")
   axes.set_ylabel("observed success, 95 % interval")
+  return _pixels(figure)
+
+
+def reliability_by_group(
+  predictions: Predictions, masks: Mapping[str, np.ndarray]
+) -> np.ndarray:
+  """uint8[H, W, 3]: a small plot like that of `reliability` for each bool[N]."""
+  columns = min(4, len(masks))
+  rows = math.ceil(len(masks) / columns)
+  figure = Figure(figsize=(2.4 * columns, 2.5 * rows), dpi=100)
+  panels = figure.subplots(rows, columns, squeeze=False)
+  for axes in panels.flat[len(masks) :]:
+    axes.set_axis_off()
+  for axes, (name, mask) in zip(panels.flat, masks.items(), strict=False):
+    label, probability = predictions.label[mask], predictions.probability[mask]
+    title = f"{name}: no samples"
+    if len(label):
+      # At least twenty samples in a bin, where there are so many.
+      _draw_reliability(axes, label, probability, min(10, max(1, len(label) // 20)))
+      error = losses.calibration_error(label, probability)
+      title = f"{name}: {len(label)}, error {error:.3f}"
+    axes.set_title(title, loc="left", fontsize=8, color=_INK)
+    axes.tick_params(labelsize=7)
+  figure.tight_layout()
+  return _pixels(figure)
+
+
+def _draw_reliability(
+  axes: Any, label: np.ndarray, probability: np.ndarray, num_bins: int
+) -> None:
+  predicted, observed, counts = _stats.reliability(label, probability, num_bins)
+  bounds = np.array(
+    [
+      _stats.wilson(round(rate * count), int(count))
+      for rate, count in zip(observed, counts, strict=True)
+    ]
+  ).T
+  top = min(1.0, 1.1 * max(0.2, predicted.max(), bounds[1].max()))
+  axes.plot([0, top], [0, top], color=_GREY, linewidth=1, linestyle="--")
+  errors = np.maximum([observed - bounds[0], bounds[1] - observed], 0)
+  axes.errorbar(
+    predicted, observed, errors, color=_BLUE, marker="o", markersize=4, capsize=2
+  )
+  often, edges = np.histogram(probability, bins=np.linspace(0, top, 41))
+  axes.stairs(
+    0.2 * top * often / max(often.max(), 1), edges, fill=True, color=_GREY, alpha=0.4
+  )
+  axes.set(xlim=(0, top), ylim=(0, top))
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+  canvas = FigureCanvasAgg(figure)
   canvas.draw()
   return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -36,8 +36,9 @@ main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; padding-top: .9rem;
   border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.8rem 0 .4rem; }
 p, li { max-width: 46rem; }
-.soft, figcaption, caption { color: var(--soft); font-size: .88rem; }
+.soft, figcaption, .caption { color: var(--soft); font-size: .88rem; }
 .facts { display: grid; gap: .8rem; margin: 1.4rem 0;
   grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); }
 .fact { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
@@ -51,14 +52,24 @@ p, li { max-width: 46rem; }
 .missing { border-left: 3px solid var(--b); padding-left: .8rem; }
 .missing code { display: block; overflow-x: auto; white-space: pre; font-size: .85rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .3rem 0; white-space: normal; }
-th, td { text-align: left; padding: .4rem .9rem .4rem 0;
+table { border-collapse: separate; border-spacing: 0; width: 100%;
+  font-variant-numeric: tabular-nums; }
+.caption { margin: 1.2rem 0 .3rem; max-width: 58rem; }
+th, td { text-align: left; padding: .4rem .8rem .4rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-size: .82rem; font-weight: 600; color: var(--soft); }
+th { font-size: .82rem; font-weight: 600; color: var(--soft); vertical-align: bottom;
+  white-space: normal; min-width: 4.5em; }
+tr.strong td, tr.strong td:first-child { font-weight: 600; background: var(--tint); }
+tr.strong small { font-weight: 400; }
 td.number, th.number { text-align: right; }
+th.group { text-align: center; } th.group:empty { border-bottom: none; }
+td:first-child { white-space: normal; min-width: 8.5rem; }
+td:first-child, th:first-child { position: sticky; left: 0; z-index: 1;
+  background: var(--paper); }
+td small { display: block; color: var(--soft); font-size: .78rem; line-height: 1.25; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; }
 .range { position: relative; height: 1.1rem; min-width: 9rem; width: 100%;
+  margin-top: .2rem;
   background: linear-gradient(var(--line), var(--line)) center/100% 1px no-repeat; }
 .range i { position: absolute; top: .32rem; height: .46rem; border-radius: .23rem;
   background: var(--a); opacity: .35; }
@@ -76,6 +87,10 @@ img.sharp { width: 100%; background: none; }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
 .columns figure { margin: 0; }
 .columns video { width: 100%; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: 1rem 0 .8rem;
+  font-size: .88rem; }
+.legend i { display: inline-block; width: 1.6rem; margin-right: .45rem;
+  vertical-align: .25em; border-top: .18rem solid; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.5; }
 code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -145,27 +160,39 @@ def table(
   raw: Sequence[int] = (),
   wrap: Sequence[int] = (),
   caption: str = "",
+  groups: Sequence[tuple[str, int]] = (),
+  strong: Sequence[int] = (),
 ) -> str:
-  """A table. Columns in `numbers` align right, those in `raw` hold HTML of ours."""
+  """A table that scrolls where it is wider than the page.
+
+  Columns in `numbers` align right, those in `raw` hold HTML of ours; `groups` are
+  (label, columns) above the header; rows in `strong` stand out.
+  """
 
   def kind(column: int) -> str:
     names = [n for n, c in (("number", numbers), ("wrap", wrap)) if column in c]
     return f' class="{" ".join(names)}"' if names else ""
 
   head = "".join(f"<th{kind(i)}>{escape(name)}</th>" for i, name in enumerate(header))
+  above = "".join(
+    f'<th class="group" colspan="{columns}">{escape(label)}</th>'
+    for label, columns in groups
+  )
+  above = f"<tr>{above}</tr>" if above else ""
   body = "".join(
-    "<tr>"
+    ('<tr class="strong">' if number in strong else "<tr>")
     + "".join(
       f"<td{kind(i)}>{cell if i in raw else escape(cell)}</td>"
       for i, cell in enumerate(row)
     )
     + "</tr>"
-    for row in rows
+    for number, row in enumerate(rows)
   )
-  title = f"<caption>{escape(caption)}</caption>" if caption else ""
+  # Not in the table: it would be as wide as that, and scroll away with it.
+  title = f'<div class="caption">{escape(caption)}</div>' if caption else ""
   return (
-    f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>'
-    f"<tbody>{body}</tbody></table></div>"
+    f'<div>{title}<div class="scroll"><table><thead>{above}<tr>{head}</tr></thead>'
+    f"<tbody>{body}</tbody></table></div></div>"
   )
 
 
@@ -175,6 +202,19 @@ def interval_bar(rate: float, low: float, high: float) -> str:
     f'<div class="range" title="{100 * low:.1f} to {100 * high:.1f} %">'
     f'<i style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></i>'
     f'<em style="left:{100 * rate:.1f}%"></em></div>'
+  )
+
+
+def legend(items: Sequence[tuple[str, str, str]]) -> str:
+  """What lines mean: (label, a colour of `:root`, solid, dashed or dotted)."""
+  return (
+    '<div class="legend">'
+    + "".join(
+      f'<span><i style="border-top-color:var(--{colour});border-top-style:{dash}"></i>'
+      f"{escape(label)}</span>"
+      for label, colour, dash in items
+    )
+    + "</div>"
   )
 
 

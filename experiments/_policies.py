@@ -142,7 +142,14 @@ def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySp
     return PolicySpec(name)
   expected = _train_config.build_network(config["network"])
   if start == "open_loop":
-    return _learned_spec(name, networks.open_loop, {}, expected, flag="open_loop")
+    return _learned_spec(
+      name,
+      networks.open_loop,
+      {},
+      expected,
+      flag="open_loop",
+      purpose=checkpoint.OPEN_LOOP,
+    )
   rest, at, label = name.partition("@")
   if at and label not in networks.labelled:
     known = ", ".join(sorted(networks.labelled)) or "none"
@@ -183,12 +190,18 @@ def _learned_spec(
   expected: network_lib.NetworkConfig,
   *,
   flag: str,
+  purpose: str = checkpoint.SERVO,
 ) -> PolicySpec:
-  path = _edge.require_folder(checkpoints, flag, "python -m experiments.train")
+  program = "train" if purpose == checkpoint.SERVO else "train_open_loop"
+  path = _edge.require_folder(checkpoints, flag, f"python -m experiments.{program}")
   if servo:
     _edge.build(servo_lib.ServoConfig, servo, "servo")
-  weights = checkpoint.load_policy(path, step="best")
-  _train_config.check_network(weights.config, expected, f"--{flag}={path}")
+  weights = checkpoint.load_policy(path, step="best", purpose=purpose)
+  found = weights.config
+  if flag == "checkpoints":
+    # Labelled networks may be others, but are shown the same frames.
+    found = dataclasses.replace(expected, frame_size=found.frame_size)
+  _train_config.check_network(found, expected, f"--{flag}={path}")
   return PolicySpec(
     name,
     version=f"step-{weights.step}-{_fingerprint(weights)}",

@@ -1,9 +1,9 @@
-"""Reads what the programs left in a work folder; every part is optional.
+"""Reads the data, the training and the policy of a work folder; every part is optional.
 
-Layout: see WORKSPACE.md. Nothing here draws or words anything.
+Layout: see WORKSPACE.md. Nothing here draws or words anything. `_evaluated` reads the
+rest.
 """
 
-import collections
 import json
 import zipfile
 from dataclasses import dataclass, field
@@ -15,15 +15,14 @@ import numpy as np
 from experiments import _edge, _stats
 from hand_eye import runtime
 
-BASELINE = "random"
-
 
 @dataclass(frozen=True)
 class Rate:
-  """Successes of attempts, with the 95 % Wilson interval."""
+  """Successes of attempts, with a 95 % interval: Wilson's, unless `bounds` is given."""
 
   attempts: int
   successes: int
+  bounds: tuple[float, float] | None = None
 
   @property
   def rate(self) -> float:
@@ -31,7 +30,7 @@ class Rate:
 
   @property
   def interval(self) -> tuple[float, float]:
-    return _stats.wilson(self.successes, self.attempts)
+    return self.bounds or _stats.wilson(self.successes, self.attempts)
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,13 @@ class DatasetFacts:
 
 @dataclass
 class Results:
-  """Everything found under a work folder; None, {} or [] where a part is missing."""
+  """What was found under a work folder; None, {} or [] where a part is missing."""
 
   workdir: Path
   datasets: dict[str, DatasetFacts] = field(default_factory=dict)
   metrics: list[dict[str, Any]] = field(default_factory=list)
   config: dict[str, Any] = field(default_factory=dict)
   predictions: dict[str, np.ndarray] | None = None
-  policies: dict[str, Rate] = field(default_factory=dict)
-  rows: list[dict[str, Any]] = field(default_factory=list)
-  detectors: dict[str, dict[str, float | None]] = field(default_factory=dict)
-  overlay: dict[str, np.ndarray] | None = None
-  units_image: Path | None = None
-  videos: list[Path] = field(default_factory=list)
   policy_file: Path | None = None
   policy_manifest: dict[str, Any] = field(default_factory=dict)
   seconds: dict[str, float] = field(default_factory=dict)
@@ -74,16 +67,6 @@ class Results:
     rows = [row for row in self.metrics if row.get("split") == "held_out"]
     return rows[-1] if rows else {}
 
-  def by(self, *names: str) -> dict[tuple[str, ...], Rate]:
-    """Success of the evaluated attempts grouped by fields of their rows."""
-    attempts: collections.Counter[tuple[str, ...]] = collections.Counter()
-    successes: collections.Counter[tuple[str, ...]] = collections.Counter()
-    for row in self.rows:
-      key = tuple(str(row.get(name, "")) for name in names)
-      attempts[key] += 1
-      successes[key] += bool(row.get("success"))
-    return {key: Rate(attempts[key], successes[key]) for key in attempts}
-
 
 def read(workdir: Path) -> Results:
   """Reads a work folder. Raises UserError for a file that is there but broken."""
@@ -93,43 +76,34 @@ def read(workdir: Path) -> Results:
     if folder.is_dir():
       results.datasets[name] = _dataset_facts(folder)
   results.metrics = _edge.read_jsonl(workdir / "train" / "metrics.jsonl")
-  results.config = _read_json(workdir / "train" / "config.json")
-  results.predictions = _read_npz(
+  results.config = read_json(workdir / "train" / "config.json")
+  results.predictions = read_npz(
     workdir / "train" / "held_out_predictions.npz", ("label", "probability")
   )
-  results.rows = _edge.read_jsonl(workdir / "evaluate" / "rows.jsonl")
-  summary = _read_json(workdir / "evaluate" / "summary.json")
-  results.detectors = summary.get("detectors", {})
-  for name, policy in summary.get("policies", {}).items():
-    results.policies[name] = Rate(int(policy["attempts"]), int(policy["successes"]))
-  results.overlay = _read_npz(
-    workdir / "evaluate" / "overlay.npz",
-    ("pregrasp_image", "image", "pixels", "probabilities"),
-  )
-  units_image = workdir / "evaluate" / "units.png"
-  results.units_image = units_image if units_image.is_file() else None
-  results.videos = sorted((workdir / "evaluate" / "videos").glob("*.mp4"))
   policy_file = workdir / "policy.hep"
   if policy_file.is_file():
     results.policy_file = policy_file
     results.policy_manifest = runtime.read_manifest(policy_file)
-  results.seconds = _read_json(workdir / "demo.json").get("seconds", {})
+  results.seconds = read_json(workdir / "demo.json").get("seconds", {})
   return results
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+  """The object in a JSON file, {} if there is none. Raises UserError if broken."""
   if not path.is_file():
     return {}
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
-  except json.JSONDecodeError as error:
-    raise _edge.UserError(f"{path}: no JSON ({error.msg})") from error
+  except ValueError as error:
+    raise _edge.UserError(f"{path}: no JSON ({error}); delete it") from error
   if not isinstance(content, dict):
-    raise _edge.UserError(f"{path}: expected a JSON object, found {type(content)}")
+    found = type(content).__name__
+    raise _edge.UserError(f"{path}: expected a JSON object, found a {found}; delete it")
   return content
 
 
-def _read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+  """The arrays of a file, None if there is none. Raises UserError if it is broken."""
   if not path.is_file():
     return None
   try:

@@ -1,4 +1,4 @@
-"""A video of continuous servoing: what the camera sees, what was thought, how fast."""
+"""Continuous servoing on video and live: what is seen, what was thought, how fast."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from envs import grasp_env
 from envs.attempt import Observation
-from experiments import _media
+from experiments import _media, _window
 from hand_eye.decision import Decision
 
 _LONGEST_LOOK = 1.0  # s that candidates are shown
@@ -33,24 +33,10 @@ class ServoVideo(_media.VideoRecorder):
   def decided(
     self, env: grasp_env.GraspEnv, observation: Observation, decision: Decision
   ) -> None:
-    told = (
-      f"{observation.step}/{observation.num_steps} {decision.action.name}"
-      f" {decision.confidence:.2f}"
-    )
     self._decided, self._decided_at = None, env.data.time
     if "candidates" in decision.evidence:
-      evidence, pose = decision.evidence, observation.pose
-      ends = [evidence["candidates"], decision.command[None]]
-      pixels = [
-        _media.candidate_pixels(env.unit, pose, e, self.largest_image) for e in ends
-      ]
-      self._decided = pixels[0], evidence["probabilities"], pixels[1][0]
-      told += f", here {evidence['p_null']:.2f}"
-    else:
-      told += f" {decision.reason}"
-    late = "" if decision.on_time else " LATE"
-    took = f"{1e3 * decision.seconds:.0f} ms{late}, {decision.iterations} iterations"
-    self._caption = f"{told} | {took}"
+      self._decided = _thought(env, observation, decision, self.largest_image)
+    self._caption = in_a_line(observation, decision)
 
   def frame(self, env: grasp_env.GraspEnv) -> None:
     if not self._active:
@@ -65,6 +51,50 @@ class ServoVideo(_media.VideoRecorder):
   def end(self, env: grasp_env.GraspEnv, attempt: Any) -> None:
     self._decided = None
     super().end(env, attempt)
+
+
+class ServoWindow(_window.Window):
+  """MuJoCo's viewer, and in its corner what the camera saw and what was decided."""
+
+  largest_image = 320
+
+  def decided(
+    self, env: grasp_env.GraspEnv, observation: Observation, decision: Decision
+  ) -> None:
+    size = self.largest_image
+    image = env.image(size)
+    if "candidates" in decision.evidence:
+      image = _overlaid(image, *_thought(env, observation, decision, size))
+    self.show_beside(image, in_a_line(observation, decision))
+
+
+def in_a_line(observation: Observation, decision: Decision) -> str:
+  """What was decided, with what confidence, and how long it took."""
+  told = (
+    f"{observation.step}/{observation.num_steps} {decision.action.name}"
+    f" {decision.confidence:.2f}"
+  )
+  if "candidates" in decision.evidence:
+    told += f", here {decision.evidence['p_null']:.2f}"
+  else:
+    told += f" {decision.reason}"
+  late = "" if decision.on_time else " LATE"
+  took = f"{1e3 * decision.seconds:.0f} ms{late}, {decision.iterations} iterations"
+  return f"{told} | {took}"
+
+
+def _thought(
+  env: grasp_env.GraspEnv,
+  observation: Observation,
+  decision: Decision,
+  size: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For `_overlaid`: pixels [N, 2], probabilities [N], the command's pixel [2]."""
+  pixels, chosen = (
+    _media.candidate_pixels(env.unit, observation.pose, ends, size)
+    for ends in (decision.evidence["candidates"], decision.command[None])
+  )
+  return pixels, decision.evidence["probabilities"], chosen[0]
 
 
 def _overlaid(

@@ -15,6 +15,7 @@ from concurrent import futures
 from typing import Any
 
 import mujoco
+import numpy as np
 
 from envs import grasp_env
 from envs.attempt import Attempt, Observation
@@ -77,6 +78,14 @@ class Window:
   def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     pass
 
+  def show_beside(self, image: np.ndarray, text: str) -> None:
+    """Shows a picture uint8[H, W, 3] and a line in the window, until the next."""
+    if self._handle is None:
+      return
+    height, width = image.shape[:2]
+    self._handle.set_images((mujoco.MjrRect(0, 0, width, height), image))
+    self._handle.set_texts((None, mujoco.mjtGridPos.mjGRID_TOPLEFT, text, None))
+
   def close(self) -> None:
     """Closes the window, if there is one; safe to call twice."""
     if self._opening is None:
@@ -86,7 +95,7 @@ class Window:
     for thread in threads:
       # GLFW is taken apart when the program ends: not while something is being drawn.
       thread.join(_LONGEST_CLOSE)
-    self._opening = self._env = None
+    self._opening = self._env = self._handle = None
 
   def _open(self, env: grasp_env.GraspEnv) -> None:
     self.close()

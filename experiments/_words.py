@@ -1,7 +1,10 @@
 """Says in sentences what the numbers of a run show, and what they do not show."""
 
-from experiments import _stats
-from experiments._results import BASELINE, Rate, Results
+from collections.abc import Mapping
+
+from experiments import _evaluated, _names, _stats
+from experiments._evaluated import Evaluation
+from experiments._results import Rate, Results
 
 
 def percent(value: float) -> str:
@@ -20,52 +23,104 @@ def duration(seconds: float) -> str:
   return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def findings(results: Results) -> list[str]:
+def findings(results: Results, evaluation: Evaluation | None) -> list[str]:
   """What can be said of this run, most important first."""
-  said = []
-  baseline = results.policies.get(BASELINE)
-  for name, rate in results.policies.items():
-    if name != BASELINE and rate.attempts:
-      said.append(compare(name, rate, baseline))
-  said += [s for s in (prediction(results), base_rate(baseline)) if s]
+  said = comparisons(evaluation) if evaluation else []
+  said.append(prediction(results))
+  if evaluation and (rate := evaluation.with_replacement.get(_names.RANDOM)):
+    said.append(base_rate(rate))
+  return [sentence for sentence in said if sentence]
+
+
+def comparisons(evaluation: Evaluation) -> list[str]:
+  """The servo against each baseline of Table 1; else all against random motions."""
+  rates = evaluation.with_replacement
+  known = [name for name in _names.POLICIES if name in rates and rates[name].attempts]
+  if _names.OURS not in known:
+    base = rates.get(_names.RANDOM)
+    others = [name for name in known if name != _names.RANDOM]
+    said = [succeeded(name, rates[name]) for name in others]
+    if base and base.attempts:
+      for number, name in enumerate(others):
+        said[number] += " " + against(rates[name], _names.RANDOM, base)
+    return said
+  ours = rates[_names.OURS]
+  said = [succeeded(_names.OURS, ours)]
+  for name in known:
+    if name not in (_names.OURS, "oracle"):
+      pair = evaluation.paired.get(name, {}).get(_evaluated.WITH)
+      said.append(against(ours, name, rates[name], pair))
+  if len(said) == 1:
+    said.append("No other policy was evaluated to compare it with.")
   return said
 
 
-def compare(name: str, rate: Rate, baseline: Rate | None) -> str:
-  """One policy against the random one."""
-  low, high = rate.interval
+def succeeded(name: str, rate: Rate) -> str:
+  label = _names.policy(name)
+  return (
+    f"{label[0].upper()}{label[1:]}: {rate.successes} of {rate.attempts} attempts with"
+    f" replacement succeeded, {percent(rate.rate)} ({interval(*rate.interval)})."
+  )
+
+
+def against(
+  rate: Rate,
+  base_name: str,
+  base: Rate,
+  paired: tuple[float, float, float] | None = None,
+) -> str:
+  """One policy's rate against another's, and what the interval allows to say.
+
+  Args:
+    paired: (difference, low, high) of the other's rate to this one in the same bins;
+      without it, and where it has no width, they are taken as independent.
+  """
   said = (
-    f"The {name} policy succeeded in {rate.successes} of {rate.attempts} attempts:"
-    f" {percent(rate.rate)} ({interval(low, high)})."
+    f"Against {_names.policy(base_name)} ({base.successes} of {base.attempts},"
+    f" {percent(base.rate)}): "
   )
-  if baseline is None or not baseline.attempts:
-    return said + " No random policy was evaluated to compare it with."
-  base_low, base_high = baseline.interval
-  said += (
-    f" Random: {baseline.successes} of {baseline.attempts}, {percent(baseline.rate)}"
-    f" ({interval(base_low, base_high)})."
-  )
-  gap, gap_low, gap_high = _stats.difference(
-    rate.successes, rate.attempts, baseline.successes, baseline.attempts
-  )
-  points = (
-    f"the difference is {100 * gap:+.0f} points"
-    f" (95 % interval {100 * gap_low:+.0f} to {100 * gap_high:+.0f})"
-  )
-  overlap = low <= base_high and base_low <= high
-  if gap_low > 0 and not overlap:
-    return said + f" It grasps better than random: {points}."
-  if gap_high < 0:
-    return said + f" It grasps worse than random: {points}."
-  if gap_low > 0:
-    return said + (
-      f" The two intervals overlap, but {points}, which excludes zero: better than"
-      " random, though not by a wide margin."
+  if paired and paired[1] < paired[2]:
+    gap, low, high = -paired[0], -paired[2], -paired[1]
+    where = " in the same bins"
+  else:
+    gap, low, high = _stats.difference(
+      rate.successes, rate.attempts, base.successes, base.attempts
     )
-  return said + (
-    f" The two intervals overlap and {points}, which includes zero: this run does not"
-    " show that it grasps better than random."
+    where = ""
+  said += f"{points(gap, low, high)}{where}"
+  if low > 0:
+    return said + "; it grasps better."
+  if high < 0:
+    return said + "; it grasps worse."
+  return said + ", which includes zero: this run does not show that it grasps better."
+
+
+def points(gap: float, low: float, high: float) -> str:
+  """'+12 points (95 % interval -1 to +25)'."""
+  return (
+    f"{100 * gap:+.0f} points (95 % interval {100 * low:+.0f} to {100 * high:+.0f})"
   )
+
+
+def beside_ours(name: str, paired: Mapping[str, tuple[float, float, float]]) -> str:
+  """A policy, or the servo without one of its parts, against the servo.
+
+  Args:
+    paired: (difference, low, high) of its rate to the servo's, by protocol.
+  """
+  said = []
+  for protocol, (gap, low, high) in paired.items():
+    if low >= high:
+      words = f"{100 * gap:+.0f} points, from bins too few or too alike for an interval"
+    elif low > 0:
+      words = f"{points(gap, low, high)}, better"
+    elif high < 0:
+      words = f"{points(gap, low, high)}, worse"
+    else:
+      words = f"{points(gap, low, high)}, no difference shown"
+    said.append(f"{words}, {protocol.replace('_', ' ')}")
+  label = _names.policy(name)
+  return f"{label[0].upper()}{label[1:]}: {'; '.join(said)}."
 
 
 def prediction(results: Results) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
@@ -25,6 +25,7 @@ from envs.attempt import Attempt
 from experiments import _edge, _policies, _train_config
 from experiments._seeds import Purpose, scene_seed
 
+RETRIES = 2  # of a shard whose worker died
 # Which family of units a dataset of that name is made with.
 GROUPS = {"train": "training", "held_out": "held_out"}
 _PURPOSES = {"train": Purpose.TRAIN, "held_out": Purpose.HELD_OUT}
@@ -283,12 +284,25 @@ def _run(
 ) -> None:
   missing = sum(s.num_attempts for task in tasks for s in task.scenes)
   attempts = successes = 0
+
+  def tell(death: fleet.Death) -> None:
+    logging.warning(
+      "a worker died (exit code %s) at shard %d; it is made again (%d of %d)",
+      death.exit_code, tasks[death.index].shard, death.number, RETRIES,
+    )  # fmt: skip
+
   with _edge.progress(
     num_attempts, f"collect {directory.parent.name}", "attempts",
     initial=num_attempts - missing,
   ) as bar:  # fmt: skip
     rendering.choose_backend()
-    for _, report in fleet.map_unordered(collect_shard, tasks, num_workers=num_workers):
+    for _, report in fleet.map_unordered(
+      collect_shard,
+      tasks,
+      num_workers=num_workers,
+      retries=0 if num_workers == 1 else RETRIES,  # one works in this process
+      on_death=tell,
+    ):
       attempts += report.attempts
       successes += report.successes
       bar.update(report.attempts)

@@ -28,6 +28,12 @@ _VARIABLES = {
   _C: "var(--c)", _D: "var(--d)", _SOFT: "var(--soft)",
 }  # fmt: skip
 
+# By the names of the variables.
+COLOURS = {
+  variable.removeprefix("var(--").removesuffix(")"): stand_in
+  for stand_in, variable in _VARIABLES.items()
+}
+
 # Figure 2 of the paper: red where a grasp is expected to fail, green to succeed.
 SCORE_COLOURS = LinearSegmentedColormap.from_list(
   "score", ["#d7263d", "#f4a259", "#f2e86d", "#5bc27a", "#0f9d58"]
@@ -121,9 +127,15 @@ def _curve(
   )
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray) -> str:
+def calibration(
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+  *,
+  num_bins: int = 10,
+  name: str = "calibration",
+) -> str:
   """Reliability plot: predicted against observed success, with 95 % intervals."""
-  predicted, observed, counts = _stats.reliability(labels, probabilities)
+  predicted, observed, counts = _stats.reliability(labels, probabilities, num_bins)
   bounds = [
     _stats.wilson(round(rate * n), int(n))
     for rate, n in zip(observed, counts, strict=True)
@@ -152,7 +164,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> str:
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.set_xlabel("predicted probability of success")
     axes.set_ylabel("observed success rate")
-    return svg(figure, "calibration", "Predicted against observed success")
+    return svg(figure, name, "Predicted against observed success")
 
 
 def candidates(
@@ -212,12 +224,20 @@ def candidates(
     return svg(figure, name, "Candidate commands coloured by predicted success")
 
 
-def svg(figure: Figure, name: str, description: str) -> str:
-  """The figure as an <svg> element; its ids are made unique by `name`."""
+def svg(figure: Figure, name: str, description: str, *, tight: bool = True) -> str:
+  """The figure as an <svg> element; its ids are made unique by `name`.
+
+  Args:
+    tight: cut to what is drawn, else of the figure's own size.
+  """
   buffer = io.StringIO()
   with plt.rc_context({"svg.hashsalt": name}):
     figure.savefig(
-      buffer, format="svg", dpi=160, bbox_inches="tight", metadata={"Date": None}
+      buffer,
+      format="svg",
+      dpi=160,
+      bbox_inches="tight" if tight else None,
+      metadata={"Date": None},
     )
   plt.close(figure)
   svg = buffer.getvalue()

@@ -1,8 +1,11 @@
-r"""Writes a work folder's results as one self-contained HTML page.
+r"""Writes a work folder's results as one self-contained HTML page, and as Markdown.
 
   python -m experiments.report --workdir=runs/demo
 
-Parts that were not made yet are named together with the command that makes them.
+The page holds Table 1 of the paper beside ours, what policies grasp, robustness, the
+predictor, pictures and videos, training and data, and how to run all of it again. The
+Markdown has the same words and tables. Parts that were not made yet are named together
+with the command that makes them.
 """
 
 from collections.abc import Sequence
@@ -10,51 +13,90 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import _edge, _page, _results, _words
-from experiments._distances import RANGES
-from experiments._results import Rate, Results
-
-# More than this is left out of the page and named, so that the page still opens.
-MAX_VIDEO_BYTES = 24_000_000
+from experiments import (
+  _behaviour_sections,
+  _blocks,
+  _commands,
+  _edge,
+  _evaluated,
+  _evaluation_sections,
+  _names,
+  _page,
+  _pictures_section,
+  _render,
+  _results,
+  _robustness_section,
+  _training_sections,
+  _words,
+)
+from experiments._evaluated import Evaluated
+from experiments._results import Results
 
 TITLE = "hand_eye: learned hand-eye coordination for grasping"
 
 
 def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
-  """Reads `workdir`, writes `out` (default: report.html in it) and returns its path."""
+  """Reads `workdir`, writes the page and its Markdown, and returns the page's path.
+
+  Args:
+    out: the page, by default report.html in `workdir`; the Markdown lies beside it.
+  """
   workdir = Path(workdir)
-  results = _results.read(workdir)
+  results, evaluated = _results.read(workdir), _evaluated.read(workdir)
+  sections = content(results, evaluated)
+  subtitle = (
+    f"Work folder {workdir.name}. A predictor of grasp success learned from attempts of"
+    " simulated robots; a servo chooses the commands it likes best, with no calibration"
+    " (Levine et al. 2016)."
+  )
   out = Path(out) if out else workdir / "report.html"
-  _edge.write_atomically(out, render(results))
+  body = [_render.html_section(section) for section in sections]
+  _edge.write_atomically(out, _page.page(TITLE, subtitle, body))
+  text = _render.markdown(TITLE, subtitle, sections)
+  _edge.write_atomically(out.with_suffix(".md"), text)
   return out
 
 
-def render(results: Results) -> str:
-  """The page, from results that were read already."""
-  parts = [
-    _headline(results),
-    _evaluation(results),
-    _pictures(results),
-    _learning(results),
-    _dataset(results),
-    _units(results),
-    _export(results),
-    _again(results),
+def content(results: Results, evaluated: Evaluated) -> list[_blocks.Section]:
+  """The whole report, from results that were read already.
+
+  Of a folder that holds an evaluation alone, of a policy from elsewhere, the parts on
+  data and training are left out.
+  """
+  workdir, evaluation = results.workdir, evaluated.evaluation
+  command = _commands.evaluate(workdir, evaluation)
+  own_parts = [
+    _training_sections.learning(results),
+    _training_sections.dataset(results),
+    _training_sections.export(results),
   ]
-  subtitle = (
-    f"Work folder {results.workdir.name}. A predictor of grasp success learned from"
-    " attempts of simulated robots; a servo chooses the commands it likes best, with no"
-    " calibration (Levine et al. 2016)."
-  )
-  return _page.page(TITLE, subtitle, parts)
+  sections = [
+    _headline(results, evaluated),
+    *_evaluation_sections.sections(evaluation, workdir),
+    _robustness_section.robustness(evaluated),
+    _behaviour_sections.predictor(evaluation) if evaluation else None,
+    _behaviour_sections.soft_and_hard(evaluation) if evaluation else None,
+    _pictures_section.pictures(evaluated),
+    *(own_parts if _learned_here(results) or not evaluation else ()),
+    _training_sections.units(evaluated.units_image, command),
+    _again(results, evaluated),
+  ]
+  return [section for section in sections if section is not None]
 
 
-def _headline(results: Results) -> str:
+def _learned_here(results: Results) -> bool:
+  return bool(results.metrics or results.datasets or results.policy_file)
+
+
+def _headline(results: Results, evaluated: Evaluated) -> _blocks.Section:
   cards = []
-  for name, rate in results.policies.items():
-    cards.append(
-      (_words.percent(rate.rate), f"success, {name}", _words.interval(*rate.interval))
-    )
+  evaluation = evaluated.evaluation
+  rates = evaluation.with_replacement if evaluation else {}
+  for name in _names.POLICIES:
+    if name in rates:
+      words = _words.interval(*rates[name].interval)
+      value = _words.percent(rates[name].rate)
+      cards.append((value, f"success, {_names.policy(name)}", words))
   final = results.final()
   if final.get("auc") is not None:
     remark = "0.5 is chance"
@@ -69,265 +111,70 @@ def _headline(results: Results) -> str:
         f"{train.samples:,} samples, {len(train.by_unit)} units",
       )
     )
-  said = _words.findings(results)
-  findings = f'<div class="findings">{_page.bullets(said)}</div>' if said else ""
-  return (_page.facts(cards) if cards else "") + findings
+  parts: list[_blocks.Block] = [_blocks.Facts(cards)] if cards else []
+  if said := _words.findings(results, evaluation):
+    parts.append(_blocks.Bullets(said, highlighted=True))
+  return _blocks.Section("", parts)
 
 
-def _evaluation(results: Results) -> str:
-  heading = "How often it grasps"
-  if not results.policies:
-    command = _evaluate_command(results)
-    return _page.section(heading, _page.missing("Evaluation", command))
-  rows = [(name, rate) for name, rate in results.policies.items()]
-  caption = (
-    "Objects and units never trained on; the units are others than those that chose"
-    " the checkpoint, but the families of objects are those that chose it. Intervals"
-    " (Wilson) take attempts as independent, though a few share a bin."
-  )
-  tables = [_rates("policy", rows, caption)]
-  by_unit = results.by("policy", "unit")
-  if len({unit for _, unit in by_unit}) > 1:
-    rows = [(" · ".join(key), rate) for key, rate in sorted(by_unit.items())]
-    tables.append(_page.details("By unit", _rates("policy · unit", rows)))
-  if results.detectors:
-    header = ("against the simulator's truth", "precision", "recall")
-    cells = [
-      (name, *(_share(values.get(figure)) for figure in ("precision", "recall")))
-      for name, values in results.detectors.items()
-    ]
-    table = _page.table(header, cells, numbers=(1, 2))
-    tables.append(_page.details("How far the labels can be trusted", table))
-  return _page.section(heading, *tables)
-
-
-def _share(value: float | None) -> str:
-  return "undefined" if value is None else f"{100 * value:.1f} %"
-
-
-def _rates(name: str, rows: Sequence[tuple[str, Rate]], caption: str = "") -> str:
-  cells = []
-  for label, rate in rows:
-    low, high = rate.interval
-    cells.append(
-      (
-        label,
-        f"{100 * rate.rate:.1f} %",
-        f"{100 * low:.1f} to {100 * high:.1f} %",
-        _page.interval_bar(rate.rate, low, high),
-        str(rate.successes),
-        str(rate.attempts),
-      )
-    )
-  header = (name, "success", "95 % interval", "0 to 100 %", "successes", "attempts")
-  return _page.table(header, cells, numbers=(1, 2, 4, 5), raw=(3,), caption=caption)
-
-
-def _pictures(results: Results) -> str:
-  from experiments import figures
-
-  parts = []
-  if results.overlay is not None:
-    overlay = results.overlay
-    drawn = figures.candidates(
-      overlay["pregrasp_image"],
-      overlay["image"],
-      overlay["pixels"],
-      overlay["probabilities"],
-      start=overlay.get("start"),
-      chosen=overlay.get("chosen"),
-    )
-    caption = (
-      "As in Figure 2: where each candidate command of one decision would put the"
-      " gripper, coloured by the success that the network predicts for closing there."
-    )
-    parts.append(_page.figure(drawn, caption))
-  shown, left_out, size = [], [], 0
-  for video in results.videos:
-    size += video.stat().st_size
-    if size > MAX_VIDEO_BYTES:
-      left_out.append(video.name)
-    else:
-      name = video.stem.replace("_", " ").replace("-", " ")
-      shown.append(_page.figure(_page.video(video), name))
-  if shown:
-    parts.append(_page.columns(*shown, narrow=True))
-  if left_out:
-    words = f"Left out to keep this page small: {', '.join(left_out)}."
-    parts.append(_page.paragraph(words, "soft"))
-  if not parts:
-    command = _evaluate_command(results)
-    parts.append(_page.missing("Pictures and videos", command))
-  return _page.section("What it looks like", *parts)
-
-
-def _learning(results: Results) -> str:
-  from experiments import figures
-
-  heading = "How it learned"
-  if not results.metrics:
-    return _page.section(heading, _page.missing("Training", _train_command(results)))
-  curves = figures.learning_curves(
-    results.split("train"), results.split("held_out"), _boundaries(results)
-  )
-  parts = [
-    _page.columns(*(_page.figure(curve) for curve in curves)),
-    _page.paragraph(
-      "Dotted lines: the curriculum moves on, from commands that close where the"
-      " gripper is, to near commands, to all of them.",
-      "soft",
-    ),
-    _page.paragraph(_words.learning(results)),
+def _again(results: Results, evaluated: Evaluated) -> _blocks.Section:
+  """What was run, and the commands that run it again."""
+  workdir, evaluation = results.workdir, evaluated.evaluation
+  commands = [
+    _commands.evaluate(workdir, evaluation),
+    _commands.sweep(workdir, evaluated.sweep),
+    _commands.report(workdir),
   ]
-  final = results.final()
-  ranges = [
-    (label, final.get(f"auc{suffix}"), final.get(f"auc{suffix}_low"),
-     final.get(f"auc{suffix}_high"), final.get(f"samples{suffix}"))
-    for suffix, label, _, _ in RANGES
-  ]  # fmt: skip
-  rows = [
-    (
-      label,
-      f"{auc:.3f}",
-      f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "",
-      f"{count:,}" if count else "",
-    )
-    for label, auc, low, high, count in ranges
-    if auc is not None
-  ]
-  if rows:
-    header = ("commands", "AUC", "95 % interval", "held-out samples")
-    parts.append(_page.table(header, rows, numbers=(1, 2, 3)))
-  if results.predictions is not None and len(results.predictions["label"]):
-    drawn = figures.calibration(
-      results.predictions["label"], results.predictions["probability"]
-    )
-    caption = (
-      "Reliability on held-out attempts: a calibrated network lies on the dashed line."
-      " Ten bins of equally many samples, 95 % intervals."
-    )
-    parts.append(_page.figure(drawn, caption, "small"))
-  return _page.section(heading, *parts)
-
-
-def _boundaries(results: Results) -> list[int]:
-  phases = results.config.get("train", {}).get("phases", ())
-  ends, step = [], 0
-  for steps, _ in phases[:-1]:
-    step += steps
-    ends.append(step)
-  return ends
-
-
-def _dataset(results: Results) -> str:
-  heading = "What it learned from"
-  parts = []
-  for name, label in (("train", "Training"), ("held_out", "Held-out")):
-    facts = results.datasets.get(name)
-    if facts is None:
-      command = _collect_command(results, name)
-      parts.append(_page.missing(f"{label} attempts", command))
-    elif facts.problem:
-      parts.append(_page.paragraph(f"{label} attempts: {facts.problem}", "missing"))
-    else:
-      caption = (
-        f"{label} attempts: {facts.total.attempts:,}, {facts.samples:,} samples,"
-        f" {facts.size_bytes / 1e6:,.1f} MB"
-      )
-      rows = [*facts.by_unit.items(), ("all units", facts.total)]
-      parts.append(_rates("unit", rows, caption))
-  return _page.section(heading, *parts)
-
-
-def _units(results: Results) -> str:
-  heading = "The robots"
-  if results.units_image is None:
-    command = _evaluate_command(results)
-    return _page.section(heading, _page.missing("Montage of the cameras", command))
-  caption = (
-    "What each unit's camera sees: cameras, lights, finger wear and friction differ,"
-    " and no policy is told how."
-  )
-  picture = _page.image(results.units_image, "One frame of every unit's camera")
-  return _page.section(heading, _page.figure(picture, caption))
-
-
-def _export(results: Results) -> str:
-  heading = "The exported policy"
-  if results.policy_file is None:
-    command = (
-      f"python -m experiments.export_policy --checkpoint={_checkpoints(results)}"
-      f" --out={results.workdir / 'policy.hep'}"
-    )
-    return _page.section(heading, _page.missing("Export", command))
-  size = results.policy_file.stat().st_size
-  rows = [("file", f"{results.policy_file.name}, {size / 1e6:.2f} MB")]
-  for key, value in sorted(results.policy_manifest.items()):
-    if isinstance(value, str | int | float | bool):
-      rows.append((key.replace("_", " "), str(value)))
-    elif isinstance(value, list) and all(isinstance(v, str | int) for v in value):
-      rows.append((key.replace("_", " "), ", ".join(map(str, value))))
-  words = (
-    "The file's checksums were checked for this page. When it was exported it was"
-    " loaded again and gave its stored answer to its stored input, as it must wherever"
-    " it is loaded."
-  )
-  return _page.section(
-    heading, _page.paragraph(words), _page.table(("", ""), rows, wrap=(1,))
-  )
-
-
-def _again(results: Results) -> str:
-  workdir = results.workdir
-  commands = "\n".join(
-    (
+  if _learned_here(results) or not evaluation:
+    commands = [
       "# everything, from nothing",
-      f"make demo WORKDIR={workdir}",
+      _commands.everything(workdir),
       "# stage by stage (each has --help)",
-      _collect_command(results, "train"),
-      _collect_command(results, "held_out"),
-      _train_command(results),
-      _evaluate_command(results),
-      f"python -m experiments.export_policy --checkpoint={_checkpoints(results)}"
-      f" --out={workdir / 'policy.hep'}",
-      f"python -m experiments.report --workdir={workdir}",
-    )
-  )
-  rows = [(name, version) for name, version in _edge.versions().items()]
-  inner = _page.table(("software", "version"), rows)
+      _commands.collect(workdir, "train"),
+      _commands.collect(workdir, "held_out"),
+      _commands.train(workdir),
+      _commands.export(workdir),
+      *commands,
+    ]
+  text = "\n".join(commands)
   took = ", ".join(
     f"{name} {_words.duration(s)}" for name, s in results.seconds.items()
   )
-  return _page.section(
-    "Run it again",
-    _page.paragraph(f"The last `make demo` took: {took}." if took else "", "soft"),
-    _page.code(commands),
-    _page.details("Versions", inner),
-  )
+  parts: list[_blocks.Block] = [
+    _blocks.Text(f"The last `make demo` took: {took}." if took else "", "soft"),
+    _blocks.Code(text),
+  ]
+  if f"={_commands.UNKNOWN}" in text:
+    words = (
+      f"{_commands.UNKNOWN}: the folder of a network's checkpoints, which this work"
+      " folder does not hold; which network it was is said below."
+    )
+    parts.append(_blocks.Text(words, "soft"))
+  for heading, found in (("evaluated", evaluation), ("swept", evaluated.sweep)):
+    if found:
+      parts.append(_blocks.Details(f"What was {heading}", [_what(found)]))
+  versions = list(_edge.versions().items())
+  table = _blocks.Table(("software", "version"), versions)
+  parts.append(_blocks.Details("Versions, of this page", [table]))
+  return _blocks.Section("Run it again", parts)
 
 
-def _checkpoints(results: Results) -> Path:
-  return results.workdir / "train" / "checkpoints"
-
-
-def _collect_command(results: Results, name: str) -> str:
-  data = results.workdir / "data"
-  return f"python -m experiments.collect --workdir={data} --name={name}"
-
-
-def _evaluate_command(results: Results) -> str:
-  return (
-    f"python -m experiments.evaluate --checkpoint={_checkpoints(results)}"
-    f" --workdir={results.workdir / 'evaluate'}"
-  )
-
-
-def _train_command(results: Results) -> str:
-  data = results.workdir / "data"
-  return (
-    f"python -m experiments.train --data={data / 'train' / '1.0.0'}"
-    f" --held_out={data / 'held_out' / '1.0.0'} --workdir={results.workdir / 'train'}"
-  )
+def _what(found: _evaluated.Evaluation | _evaluated.Sweep) -> _blocks.Table:
+  """The settings and policies of an evaluation or a sweep."""
+  rows = []
+  for facts in (found.settings, found.cell):
+    for name, value in facts.items():
+      text = str(value)
+      if isinstance(value, dict):
+        text = ", ".join(f"{key.replace('_', ' ')} {v}" for key, v in value.items())
+      rows.append((name.replace("_", " "), text))
+  for name, spec in found.specs.items():
+    servo = ", ".join(f"{key} {v}" for key, v in (spec.get("servo") or {}).items())
+    version = spec.get("version") or "without a network"
+    rows.append((f"policy {name}", f"{version}{'; ' if servo else ''}{servo}"))
+  if isinstance(found, _evaluated.Sweep):
+    rows.append(("conditions", ", ".join(found.conditions) or "none"))
+  return _blocks.Table(("", ""), rows, wrap=(1,))
 
 
 def define_flags() -> None:
@@ -338,7 +185,8 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   workdir = _edge.require_folder(flags.FLAGS.workdir, "workdir", "`make demo`")
   path = write_report(workdir, flags.FLAGS.out or None)
-  print(f"Report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+  size = path.stat().st_size / 1e6
+  print(f"Report: {path} ({size:.1f} MB), and {path.with_suffix('.md').name}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import _constraints, _edge, _server
-from hand_eye import runtime, wire
+from experiments import _edge, _exported, _server
+from hand_eye import wire
 
 _LOOPBACK = "127.0.0.1"
 
@@ -42,25 +42,19 @@ def address_of(socket_path: str, port: int) -> wire.Address:
 
 
 def define_flags() -> None:
-  flags.DEFINE_string("policy", "", "The file that export_policy wrote.")
+  _exported.define_flags()
   flags.DEFINE_string("socket", "", "Path of a Unix socket to listen at.")
   flags.DEFINE_integer("port", -1, "Port of this machine to listen at; 0: any.")
   flags.DEFINE_integer("max_clients", 32, "Robots at the same time.", lower_bound=1)
   flags.DEFINE_float("max_age_ms", 500.0, "Older images are answered by HOLD.")
-  _constraints.define_flags()
 
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   address = address_of(args.socket, args.port)
-  path = args.policy
-  if not path:
-    raise _edge.UserError("--policy is needed: the file that export_policy writes")
   if not 0 < args.max_age_ms < float("inf"):
     raise _edge.UserError(f"--max_age_ms={args.max_age_ms}: expected more than 0")
-  policy = runtime.load_policy(
-    path, constraints=_constraints.from_flags(), max_age=args.max_age_ms / 1e3
-  )
+  policy = _exported.load(max_age=args.max_age_ms / 1e3)
   limits = _server.Limits(clients=args.max_clients, waiting=args.max_clients)
   with _server.Server(policy, address, limits) as server:
     stop = threading.Event()
@@ -70,8 +64,9 @@ def main(_: Sequence[str]) -> None:
     where = server.address
     shown = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
     print(
-      f"Serving {path} at {shown}, images of {policy.frame_size} pixels; one iteration"
-      f" needs {1e3 * policy.needs:.0f} ms. Ctrl-C ends it.",
+      f"Serving {args.policy} at {shown}, images of {policy.frame_size} pixels; one"
+      f" iteration needs {1e3 * policy.needs:.0f} ms with {policy.engine or 'JAX'}."
+      " Ctrl-C ends it.",
       flush=True,
     )
     stop.wait()

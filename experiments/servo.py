@@ -5,10 +5,11 @@ r"""Closed-loop control of a simulated unit by an exported policy, at a rate.
     --push=0.4 --push_step=3
 
 Decisions come while the arm moves, and each takes the time that it really takes here:
-the cell goes on meanwhile. The video shows what the camera sees with the candidates
-that were scored, from red to green, the decision, and how long it took. At the end:
-median, 99th percentile and worst latency, and deadlines that were missed, as text and
-in servo.json.
+the cell goes on meanwhile. The video, or a corner of the window, shows what the camera
+sees with the candidates that were scored, from red to green, the decision, and how long
+it took. At the end: median, 99th percentile and worst latency, and deadlines that were
+missed, as text and in servo.json. --engine=openvino_bfloat16 is the fastest on CPUs
+with the full network (docs/inference.md).
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from absl import flags
 from envs import control, grasp_env, objects, units
 from envs.attempt import Recorder
 from envs.rollout import Pushing
-from experiments import _constraints, _edge, _servo_video, _servoing, _window
+from experiments import _edge, _exported, _servo_video, _servoing, _window
 from hand_eye import runtime
 from hand_eye.decision import Cause
 
@@ -205,7 +206,7 @@ def show(
 ) -> dict[str, Any] | None:
   """Servoes in a window in real time; the report, or None if it was closed before."""
   _window.check_display()
-  window = _window.Window()
+  window = _servo_video.ServoWindow()
   try:
     return run(task, policy, policy.frame_size, window, say)
   except (_window.WindowClosedError, KeyboardInterrupt):
@@ -215,7 +216,7 @@ def show(
 
 
 def define_flags() -> None:
-  flags.DEFINE_string("policy", "", "The file that export_policy wrote.")
+  _exported.define_flags()
   flags.DEFINE_float("rate", 5.0, "Decisions a second.")
   flags.DEFINE_float("deadline_ms", 0.0, "Of each; 0: four fifths of the period.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
@@ -230,7 +231,6 @@ def define_flags() -> None:
   flags.DEFINE_integer("size", 480, "Of the video's picture, pixels, even.")
   flags.DEFINE_string("workdir", "", "Folder for servo.mp4 and servo.json.")
   flags.DEFINE_bool("viewer", False, "A window instead of a video.")
-  _constraints.define_flags()
 
 
 def main(_: Sequence[str]) -> None:
@@ -239,8 +239,6 @@ def main(_: Sequence[str]) -> None:
     raise _edge.UserError(
       "expected either --workdir, a folder for a video, or --viewer for a window"
     )
-  if not args.policy:
-    raise _edge.UserError("--policy is needed: the file that export_policy writes")
   try:
     (robot,) = units.fleet_units(1, args.unit_family, args.unit)
   except ValueError as error:  # says which, and what there is
@@ -256,7 +254,7 @@ def main(_: Sequence[str]) -> None:
     pushing=Pushing(args.push_step if args.push else 0, args.push),
     seed=args.seed,
   )
-  policy = runtime.load_policy(args.policy, constraints=_constraints.from_flags())
+  policy = _exported.load()
   if args.viewer:
     report = show(task, policy)
   else:

@@ -20,13 +20,14 @@ and SIGINT save after the step and end with status 75; a second one ends at once
 
 It trains on all devices that it finds, and with --distributed or --coordinator on those
 of several processes (docs/scaling.md); every process then needs the same command, the
-same files and the same --workdir, of which the first one writes the figures.
+same files and the same --workdir, of which the first one writes the figures. Neither
+their number nor that of the devices changes the batches, crops and colours included.
 """
 
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from experiments import (
   _fit,
   _stopping,
   _train_config,
+  _view,
 )
 from hand_eye import checkpoint
 from hand_eye import network as network_lib
@@ -57,6 +59,7 @@ def train(
   loading: _batches.Loading = _batches.ONE_THREAD,
   init_from: str | Path = "",
   seeing: _fit.Seeing = _fit.METRICS_ONLY,
+  view: _view.View = _view.WHOLE_IMAGES,
 ) -> dict[str, Any]:
   """Trains to the end of the config's phases, or continues to there.
 
@@ -71,6 +74,7 @@ def train(
     loading: with how many threads and processes batches are made.
     init_from: checkpoints to take the first weights from; '' draws them.
     seeing: what to write besides metrics.
+    view: what the network is shown of the attempts.
 
   Returns:
     The final held-out row of metrics.jsonl: that of the best checkpoint, with
@@ -92,8 +96,11 @@ def train(
       )
   folders, mixture = _data.parse_mixture(data)
   train_set, held_out_set = open_data(folders, held_out, network.frame_size, options)
+  train_set = view.samples(train_set, is_training=True)
+  held_out_set = view.samples(held_out_set, is_training=False)
   workdir = Path(workdir)
   identity = {
+    "view": view.identity,
     "network": dataclasses.asdict(network),
     "train": dataclasses.asdict(settings),
     "data": {
@@ -104,7 +111,9 @@ def train(
   }
   start = None
   if init_from:
-    start, identity["init"] = first_weights(init_from, network, workdir)
+    start, identity["init"] = first_weights(
+      init_from, network, workdir, purpose=view.purpose
+    )
   check_same_run(workdir, identity)
   loading = dataclasses.replace(
     loading,
@@ -112,7 +121,7 @@ def train(
     host_index=jax.process_index(),
     host_count=jax.process_count(),
   )
-  fit = _fit.Fit(network, settings, train_set, held_out_set, loading, seeing)
+  fit = _fit.Fit(network, settings, train_set, held_out_set, loading, seeing, view)
   _edge.prepare_workdir(workdir)
   if jax.process_index() == 0:
     _edge.write_atomically(
@@ -155,7 +164,11 @@ def open_data(
 
 
 def first_weights(
-  init_from: str | Path, network: network_lib.NetworkConfig, workdir: Path
+  init_from: str | Path,
+  network: network_lib.NetworkConfig,
+  workdir: Path,
+  *,
+  purpose: str = checkpoint.SERVO,
 ) -> tuple[checkpoint.PolicyWeights | None, dict[str, Any]]:
   """The weights that a run starts with, and what config.json says of them.
 
@@ -165,6 +178,7 @@ def first_weights(
     init_from: the checkpoints of a run, or its work folder. The best ones are taken.
     network: that the weights must be of.
     workdir: of the run that starts.
+    purpose: what the network is for.
 
   Raises:
     UserError, CheckpointError: there are none, or they are of another network.
@@ -175,13 +189,18 @@ def first_weights(
   folder = Path(init_from)
   if (folder / "checkpoints").is_dir():
     folder = folder / "checkpoints"
-  weights = checkpoint.load_policy(folder, step="best")
+  weights = checkpoint.load_policy(folder, step="best", purpose=purpose)
   _train_config.check_network(weights.config, network, f"--init_from={init_from}")
   return weights, {"from": str(init_from), "step": weights.step}
 
 
 # What runs did before their config had these fields.
-_BEFORE = {"stem_form": "direct", "batch_norm": "global", "save_every": 0}
+_BEFORE = {
+  "stem_form": "direct",
+  "batch_norm": "global",
+  "save_every": 0,
+  "purpose": checkpoint.SERVO,
+}
 
 
 def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:
@@ -244,13 +263,18 @@ def define_flags() -> None:
 
 
 def main(_: Sequence[str]) -> None:
+  run(train)
+
+
+def run(train_fn: Callable[..., dict[str, Any]]) -> None:
+  """Calls `train`, or what takes the same arguments, with those of the flags."""
   args = flags.FLAGS
   if not args.workdir:
     raise _edge.UserError("--workdir is needed: a folder for checkpoints and metrics")
   _devices.join(args.distributed, args.coordinator, args.num_processes, args.process_id)
   _devices.keep_compiled(args.compilation_cache, args.workdir)
   try:
-    row = _train_with(args)
+    row = _train_with(train_fn, args)
   except _stopping.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
     sys.exit(_stopping.STOPPED)
@@ -259,8 +283,10 @@ def main(_: Sequence[str]) -> None:
     print(f"Checkpoints: {Path(args.workdir) / 'checkpoints'}")
 
 
-def _train_with(args: flags.FlagValues) -> dict[str, Any]:
-  return train(
+def _train_with(
+  train_fn: Callable[..., dict[str, Any]], args: flags.FlagValues
+) -> dict[str, Any]:
+  return train_fn(
     args.config,
     args.data,
     args.held_out,

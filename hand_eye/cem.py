@@ -60,7 +60,8 @@ def maximize(
 
   What is not finite counts as the lowest score. Pure: works under `jax.jit` and
   `jax.vmap`. `begin` and `iterate` are its parts, for callers that may have to stop
-  between two iterations.
+  between two iterations; `draw` and `take` those of `iterate`, for scores that no
+  function of JAX computes.
 
   Args:
     score_fn: [N, D] -> [N]. Called once an iteration.
@@ -178,25 +179,60 @@ def iterate(
 
   The key is this iteration's: `maximize` splits its own into one for each.
   """
+  samples = draw(
+    key, search, is_feasible=is_feasible, pull=pull, num_redraws=num_redraws
+  )
+  return take(search, samples, score_fn(samples), min_std=min_std)
+
+
+def draw(
+  key: chex.PRNGKey,
+  search: Search,
+  *,
+  is_feasible: Callable[[chex.Array], chex.Array],
+  pull: Callable[[chex.Array], chex.Array],
+  num_redraws: int = NUM_REDRAWS,
+) -> chex.Array:
+  """Returns the candidates [N, D] of the next iteration, all feasible.
+
+  Drawn, drawn again where not feasible, and pulled in after that; arguments as of
+  `iterate`.
+  """
   if num_redraws < 0:
     raise ValueError(f"num_redraws is {num_redraws}, expected >= 0.")
+
+  def redraw(candidates, key):
+    keep = is_feasible(candidates)[:, None]
+    return jnp.where(keep, candidates, _sample(key, search)), None
+
+  keys = jax.random.split(key, num_redraws + 1)
+  candidates, _ = jax.lax.scan(redraw, _sample(keys[0], search), keys[1:])
+  return jnp.where(is_feasible(candidates)[:, None], candidates, pull(candidates))
+
+
+def take(
+  search: Search,
+  samples: chex.Array,
+  scores: chex.Array,
+  *,
+  min_std: chex.Array | float = 0.0,
+) -> Search:
+  """Returns the search after the candidates [N, D] of `draw` got their scores [N]."""
   num_samples, size = search.samples.shape[1:]
-  min_std = jnp.broadcast_to(jnp.asarray(min_std, jnp.float32), (size,))
-  samples = _feasible_samples(key, search, is_feasible, pull, num_redraws)
-  scores = score_fn(samples)
   chex.assert_shape(scores, (num_samples,))
-  _, order = jax.lax.top_k(_broken_last(scores), search.spread.shape[0])
+  known = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)  # broken ones last
+  _, order = jax.lax.top_k(known, search.spread.shape[0])
   mean, spread = _fit(samples[order])
   first = order[0]
-  better = (_broken_last(scores)[first] > search.best_score) | (search.done == 0)
+  better = (known[first] > search.best_score) | (search.done == 0)
   covariance = search.spread.T @ search.spread + jnp.diag(jnp.square(search.std))
   return Search(
     mean=mean,
     spread=spread,
-    std=min_std,
+    std=jnp.broadcast_to(jnp.asarray(min_std, jnp.float32), (size,)),
     done=search.done + 1,
     best=jnp.where(better, samples[first], search.best),
-    best_score=jnp.where(better, _broken_last(scores)[first], search.best_score),
+    best_score=jnp.where(better, known[first], search.best_score),
     samples=search.samples.at[search.done].set(samples),
     scores=search.scores.at[search.done].set(scores),
     means=search.means.at[search.done].set(search.mean),
@@ -216,25 +252,7 @@ def result(search: Search) -> CemResult:
   )
 
 
-def _feasible_samples(
-  key: chex.PRNGKey,
-  search: Search,
-  is_feasible: Callable[[chex.Array], chex.Array],
-  pull: Callable[[chex.Array], chex.Array],
-  num_redraws: int,
-) -> chex.Array:
-  """[N, D]: drawn, drawn again where not feasible, and pulled in after that."""
-
-  def redraw(candidates, key):
-    keep = is_feasible(candidates)[:, None]
-    return jnp.where(keep, candidates, _draw(key, search)), None
-
-  keys = jax.random.split(key, num_redraws + 1)
-  candidates, _ = jax.lax.scan(redraw, _draw(keys[0], search), keys[1:])
-  return jnp.where(is_feasible(candidates)[:, None], candidates, pull(candidates))
-
-
-def _draw(key: chex.PRNGKey, search: Search) -> chex.Array:
+def _sample(key: chex.PRNGKey, search: Search) -> chex.Array:
   num_samples, size = search.samples.shape[1:]
   mix_key, noise_key = jax.random.split(key)
   mix = jax.random.normal(mix_key, (num_samples, search.spread.shape[0]))
@@ -247,7 +265,3 @@ def _fit(elites: chex.Array) -> tuple[chex.Array, chex.Array]:
   mean = elites.mean(axis=0)
   # The unbiased estimate: with six elites the other one shrinks too soon.
   return mean, (elites - mean) / math.sqrt(len(elites) - 1)
-
-
-def _broken_last(scores: chex.Array) -> chex.Array:
-  return jnp.where(jnp.isfinite(scores), scores, -jnp.inf)

@@ -4,8 +4,8 @@ A checkpoint is a folder `<directory>/<step>/` of four items:
 
   policy   averaged parameters and batch statistics: all that inference needs
   state    the rest of the `TrainState`
-  info     JSON: format, network, experiment config, score, shapes of arrays and inputs,
-           versions of the software
+  info     JSON: format, purpose, network, experiment config, score, shapes of arrays
+           and inputs, versions of the software
   data     JSON: the state of the data iterator
 
 The best by score and the last are kept. Writing goes on in the background and ends with
@@ -28,6 +28,11 @@ import orbax.checkpoint as ocp
 from hand_eye import network, training
 
 FORMAT = 1
+
+# What a network was trained for, which its weights do not tell: to judge commands on
+# whole images, or patches of one image that a calibrated camera took before.
+SERVO = "servo"
+OPEN_LOOP = "open_loop"
 
 _ITEMS = ("policy", "state", "info", "data")
 
@@ -71,6 +76,7 @@ class Checkpointer:
   Args:
     directory: of this run's checkpoints; made if absent.
     config: network that is trained.
+    purpose: what for, `SERVO` or `OPEN_LOOP`.
     experiment: JSON-able description of the run, stored with each checkpoint.
 
   Raises:
@@ -82,10 +88,11 @@ class Checkpointer:
     directory: str | pathlib.Path,
     config: network.NetworkConfig,
     *,
+    purpose: str = SERVO,
     experiment: Mapping[str, Any] | None = None,
   ):
     self._directory = pathlib.Path(directory).absolute()
-    self._config = config
+    self._config, self._purpose = config, purpose
     self._experiment = dict(experiment or {})
     policies = ocp.checkpoint_managers
     keep = policies.AnyPreservationPolicy(
@@ -159,6 +166,7 @@ class Checkpointer:
     policy, rest = _divide(state)
     info = {
       "format": FORMAT,
+      "purpose": self._purpose,
       "step": step,
       "score": score,
       "network": dataclasses.asdict(self._config),
@@ -189,12 +197,13 @@ class Checkpointer:
       step: of the checkpoint.
 
     Raises:
-      CheckpointError: if there is none, or it is of another network or optimizer; the
-        message names the first field that differs.
+      CheckpointError: if there is none, or it is of another purpose, network or
+        optimizer; the message names the first field that differs.
     """
     step = _choose(self._manager, self._directory, step)
     where = self._directory / str(step)
     info = _read_info(self._manager, step, where)
+    _check_purpose(info, self._purpose, where)
     _check_config(_config_of(info, where), self._config, where)
     policy, rest = _divide(state)
     for item, tree in (("policy", policy), ("state", rest)):
@@ -217,7 +226,7 @@ class Checkpointer:
 
 
 def load_policy(
-  directory: str | pathlib.Path, *, step: int | str = "best"
+  directory: str | pathlib.Path, *, step: int | str = "best", purpose: str = SERVO
 ) -> PolicyWeights:
   """Reads the averaged weights of a training run. Needs no optimizer.
 
@@ -225,9 +234,11 @@ def load_policy(
     directory: of the checkpoints of a run.
     step: of the checkpoint, or `best` (by score; the last if none has a score), or
       `last`.
+    purpose: what the network must have been trained for.
 
   Raises:
-    CheckpointError: if there is no such checkpoint, or it cannot be read.
+    CheckpointError: if there is no such checkpoint, it is of another purpose, or it
+      cannot be read.
   """
   directory = _existing(directory)
   with _reader(directory) as manager:
@@ -236,6 +247,7 @@ def load_policy(
     step = _choose(manager, directory, wanted)
     where = directory / str(step)
     info = _read_info(manager, step, where)
+    _check_purpose(info, purpose, where)
     config = _config_of(info, where)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, batch_stats = jax.tree.map(
@@ -321,6 +333,15 @@ def _check_sha256(info: dict[str, Any], where: pathlib.Path, **trees: Any) -> No
         f"{where} is damaged: the {name} is not what was saved. Use another checkpoint"
         " of the run, or remove this one and train on from the one before."
       )
+
+
+def _check_purpose(info: dict[str, Any], expected: str, where: pathlib.Path) -> None:
+  found = info.get("purpose", SERVO)  # Older checkpoints knew no other.
+  if found != expected:
+    raise CheckpointError(
+      f"{where} holds a network that was trained for {found!r}, expected one for"
+      f" {expected!r}: it takes other images. Use another directory."
+    )
 
 
 def _check_config(

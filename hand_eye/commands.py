@@ -14,9 +14,6 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-POSE_SIZE = 4
-COMMAND_SIZE = 5
-
 # No motion: close the gripper here. In NumPy, so that importing does not start JAX.
 NULL_COMMAND = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
 NULL_COMMAND.flags.writeable = False

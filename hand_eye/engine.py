@@ -1,117 +1,105 @@
-"""The network for control on CPUs by OpenVINO, an optional extra.
+"""The network on CPUs by OpenVINO, an optional extra behind the exported policy.
 
 XLA's convolutions on CPUs reach less than half of the speed of matrix products, and
 none of what bfloat16 gives there; OpenVINO's reach nearly all of both. This file hands
-the folded weights of `inference.prepare` to it, layer by layer, and gives a predictor
-that `servo` takes like any other. The search stays in JAX, which calls the engine back
-once for the images and once for each iteration of CEM.
+the folded weights that are in a policy file to it, layer by layer. The search and the
+limits stay with the functions of the file, see `program.EngineProgram`.
 
-`inference` is the reference. In float32 the probabilities agree to 1e-3 and far better;
-in bfloat16 they do to about two digits. Needs `pip install openvino`.
+The jitted functions are the reference. In float32 the probabilities agree to 1e-3 and
+far better; in bfloat16 they do to about two digits. Needs `pip install openvino` and
+NumPy, and of this project `presets` alone.
 """
 
-import functools
 import importlib
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-import chex
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hand_eye import inference, network
+from hand_eye import presets
 
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+class Precision(NamedTuple):
+  """What an engine computes with.
+
+  products: what OpenVINO calls the type of products.
+  tolerance: by how much probabilities may be off those of the reference.
+  """
+
+  products: str
+  tolerance: float
+
+
+ENGINES = {
+  "openvino_float32": Precision("f32", 1e-3),
+  "openvino_bfloat16": Precision("bf16", 0.05),
+}
 
 
 class EngineError(RuntimeError):
   """OpenVINO is not installed, or cannot do what it is asked for."""
 
 
-def build_predictor(
-  weights: inference.FoldedWeights,
-  config: network.NetworkConfig,
-  *,
-  precision: str = "float32",
-) -> network.Predictor:
-  """Builds a predictor that runs these weights with OpenVINO, on the CPU.
+class OpenVino:
+  """The two halves of a network, compiled by OpenVINO for the CPU.
 
-  It holds its weights: `encode` and `score` ignore the parameters that they are given.
-  `encode` takes one image pair; under `jax.vmap`, pairs are taken one by one. Its
-  features are for its own `score`. A model is compiled when a function of it is traced,
-  for the number of commands that it then sees.
-
-  Args:
-    weights: of `inference.prepare`.
-    config: the definition that they are of.
-    precision: of products, `float32` or `bfloat16`; sums and what goes in and out are
-      float32.
-
-  Raises:
-    EngineError: if OpenVINO is not installed, or the processor has no bfloat16.
-    ValueError: for an unknown precision.
+  Sums and what goes in and out are float32, whatever the products are. Not for several
+  threads at once.
   """
-  if precision not in PRECISIONS:
-    raise ValueError(
-      f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}."
-    )
-  weights = jax.tree.map(np.asarray, dict(weights))
-  builder = _Builder(weights, config, precision)
-  size, side = config.crop_size, inference.feature_size(config)
-  features_shape = jax.ShapeDtypeStruct((1, config.channels, side, side), jnp.float32)
-  models: dict[int, Callable[..., np.ndarray]] = {}
 
-  @functools.cache
-  def image_model():
-    return builder.image_half()
+  def __init__(
+    self,
+    weights: Mapping[str, Any],
+    config: presets.NetworkConfig,
+    name: str,
+    counts: Iterable[int],
+  ):
+    """Compiles them.
 
-  def encode(params, batch_stats, images):
-    del params, batch_stats
-    chex.assert_shape(images, (1, size, size, network.IMAGE_CHANNELS))
-    run = image_model()
-    return jax.pure_callback(
-      run, features_shape, images.astype(jnp.float32), vmap_method="sequential"
-    )
+    Args:
+      weights: of `inference.prepare`, as NumPy arrays.
+      config: the definition that they are of.
+      name: of `ENGINES`.
+      counts: numbers of commands that `score` will be asked for.
 
-  def score(params, batch_stats, features, commands):
-    del params, batch_stats
-    chex.assert_shape(features, features_shape.shape)
-    count = commands.shape[0]
-    chex.assert_shape(commands, (count, network.COMMAND_SIZE))
-    if count not in models:
-      models[count] = builder.command_half(count)
-    return jax.pure_callback(
-      models[count],
-      jax.ShapeDtypeStruct((count,), jnp.float32),
-      features,
-      commands,
-      vmap_method="sequential",
-    )
+    Raises:
+      EngineError: if OpenVINO is not installed, the name is none, or the processor has
+        no such products.
+    """
+    if name not in ENGINES:
+      raise EngineError(
+        f"the engine {name!r} is not known, expected one of {', '.join(ENGINES)}."
+      )
+    builder = _Builder(weights, config, ENGINES[name].products)
+    self._encode = builder.image_half()
+    self._score = {count: builder.command_half(count) for count in set(counts)}
 
-  return network.build_predictor(config)._replace(encode=encode, score=score)
+  def encode(self, images: np.ndarray) -> np.ndarray:
+    """[1, S, S, 6], 0 to 255 -> features [1, C, h, w] for `score`."""
+    return self._encode(images)
+
+  def score(self, features: np.ndarray, commands: np.ndarray) -> np.ndarray:
+    """Features of `encode`, commands [N, 5] -> logits [N]; N is one of the counts."""
+    return self._score[len(commands)](features, commands)
 
 
 class _Builder:
   """Puts the layers together. Images and maps are [N, C, H, W], as OpenVINO's are."""
 
   def __init__(
-    self,
-    weights: inference.FoldedWeights,
-    config: network.NetworkConfig,
-    precision: str,
+    self, weights: Mapping[str, Any], config: presets.NetworkConfig, products: str
   ):
     self._ov, self._op = _openvino()
     self._core = self._ov.Core()
     self._weights, self._config = weights, config
     known = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bfloat16" and "BF16" not in known:
+    if products == "bf16" and "BF16" not in known:
       raise EngineError(
-        "this processor has no products in bfloat16: use precision float32."
+        "this processor has no products in bfloat16: use openvino_float32."
       )
     self._options = {
-      "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+      "INFERENCE_PRECISION_HINT": products,
       "PERFORMANCE_HINT": "LATENCY",
     }
 
@@ -119,7 +107,7 @@ class _Builder:
     """float32 images [1, S, S, 6] -> features [1, C, h, w], as `inference.encode`."""
     op, c, weights = self._op, self._config, self._weights
     images = op.parameter(
-      [1, c.crop_size, c.crop_size, network.IMAGE_CHANNELS], np.float32
+      [1, c.crop_size, c.crop_size, presets.IMAGE_CHANNELS], np.float32
     )
     x = op.transpose(images, self._constant([0, 3, 1, 2], np.int64))
     x = op.subtract(op.multiply(x, self._constant(1 / 127.5)), self._constant(1.0))
@@ -138,9 +126,9 @@ class _Builder:
   def command_half(self, count: int) -> Callable[..., np.ndarray]:
     """features [1, C, h, w], commands [N, 5] -> logits [N], as `inference.score`."""
     op, c, weights = self._op, self._config, self._weights
-    side = inference.feature_size(c)
+    side = presets.feature_size(c)
     features = op.parameter([1, c.channels, side, side], np.float32)
-    commands = op.parameter([count, network.COMMAND_SIZE], np.float32)
+    commands = op.parameter([count, presets.COMMAND_SIZE], np.float32)
     x = op.add(features, self._shares(commands, count))
     if c.command_convs:
       x = op.relu(x)
@@ -164,12 +152,12 @@ class _Builder:
     op, share = self._op, self._weights["command_share"]
     cases, channels = share["bias"].shape[1:]
     # [5, K, K, C] -> [5, C * K * K]: channels first.
-    kernel = share["kernel"].transpose(0, 3, 1, 2).reshape(network.COMMAND_SIZE, -1)
+    kernel = share["kernel"].transpose(0, 3, 1, 2).reshape(presets.COMMAND_SIZE, -1)
     bias = share["bias"].transpose(2, 0, 1).reshape(1, -1)
     x = self._dense(commands, {"kernel": kernel, "bias": bias})
     shape = self._constant([count, channels, cases, cases], np.int64)
     x = op.reshape(x, shape, False)
-    _, index = inference.border(self._config)
+    _, index = presets.border(self._config)
     for axis in (2, 3):
       x = op.gather(x, self._constant(index, np.int64), self._constant(axis, np.int64))
     return x
@@ -231,8 +219,8 @@ def _openvino() -> tuple[Any, Any]:
     return openvino, importlib.import_module("openvino.opset13")
   except ImportError as error:
     raise EngineError(
-      "the engine needs OpenVINO, which is not installed: pip install openvino, or use"
-      " hand_eye.inference."
+      "the engine needs OpenVINO, which is not installed: pip install openvino, or load"
+      " the policy without an engine."
     ) from error
   finally:
     if hide:

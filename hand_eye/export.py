@@ -6,6 +6,7 @@ an input with its answer. `policy_file` says what is in it.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from hand_eye import (
   checkpoint,
   commands,
   decision,
+  inference,
   network,
   policy_file,
   runtime,
@@ -76,12 +78,14 @@ def write_policy(
   path = pathlib.Path(path)
   limits = _limits(workspace)
   functions = servo.make_array_fns(
-    network.build_predictor(weights.config),
+    inference.build_predictor(weights.config),
     config,
     workspace=workspace,
     constraints=constraints,
   )
-  tree = {"params": weights.params, "batch_stats": weights.batch_stats}
+  prepare = jax.jit(functools.partial(inference.prepare, config=weights.config))
+  folded = jax.device_get(prepare(weights.params, weights.batch_stats))
+  tree = {"params": folded, "batch_stats": {}}
   inputs = _golden_inputs(weights.config, limits)
   members = {"weights.npz": policy_file.npz(policy_file.flatten(tree))}
   for name, blob in _export(functions, tree, list(inputs.values()), platforms).items():
@@ -132,20 +136,26 @@ def _export(
 ) -> dict[str, bytes]:
   """The functions by name, as bytes for all platforms."""
   state = jax.eval_shape(functions.begin, tree, *inputs)
+  search = state["search"]
+  motions = jax.eval_shape(functions.draw, search, *inputs)["motions"]
+  scores = jax.ShapeDtypeStruct(motions.shape[:1], np.float32)
   arguments = {
     "whole": (tree, *inputs),
     "begin": (tree, *inputs),
     "iterate": (tree, state, *inputs),
     "finish": (state, *inputs),
+    "start": tuple(inputs),
+    "draw": (search, *inputs),
+    "take": (search, motions, scores),
   }
   with _no_source_locations():
     return {
       name: bytes(
         jax_export.export(jax.jit(getattr(functions, name)), platforms=platforms)(
-          *arguments[name]
+          *given
         ).serialize()
       )
-      for name in policy_file.FUNCTIONS
+      for name, given in arguments.items()
     }
 
 

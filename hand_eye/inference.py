@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hand_eye import network, winograd
+from hand_eye import network, presets, winograd
 
 FoldedWeights = Mapping[str, Any]
 
@@ -100,7 +100,8 @@ def prepare(
   first = command["0"]["kernel"] if config.command_convs else None
   return {
     "stem": {
-      "pregrasp": stem["kernel"][:, :, :3],
+      # Grey is zero: what is not looked at has no share.
+      "pregrasp": stem["kernel"][:, :, :3] * config.pregrasp,
       "image": stem["kernel"][:, :, 3:],
       "bias": stem["bias"],
     },
@@ -242,7 +243,7 @@ def _score_shares(config, weights, features, shares, *, on_cpu):
 
 
 def _command_half(config, weights, features, shares):
-  _, index = border(config)
+  _, index = presets.border(config)
   x = features + shares[:, index][:, :, index]
   if config.command_convs:
     x = jax.nn.relu(x)
@@ -312,30 +313,6 @@ def _uses_winograd(config: network.NetworkConfig) -> bool:
   return config.dtype == "float32" and config.channels >= _WINOGRAD_CHANNELS
 
 
-def feature_size(config: network.NetworkConfig) -> int:
-  """Side of the map that the image half ends in."""
-  size = config.crop_size
-  for step in (config.stem_stride, config.stem_pool, config.image_pool):
-    size = -(-size // step)
-  return size
-
-
-def border(config: network.NetworkConfig) -> tuple[np.ndarray, np.ndarray]:
-  """Which rows of the first command kernel meet the map, and which do not.
-
-  Returns:
-    meets [K, k] of 0 and 1, the cases that there are; index [h], the case of each row
-    of the map. Columns are the same.
-  """
-  if not config.command_convs:
-    return np.ones((1, 1)), np.zeros(feature_size(config), int)
-  size, kernel = feature_size(config), config.command_kernel
-  at = np.arange(size)[:, None] - (kernel - 1) // 2 + np.arange(kernel)
-  inside = (at >= 0) & (at < size)
-  meets, index = np.unique(inside, axis=0, return_inverse=True)
-  return meets.astype(np.float32), index.reshape(-1)
-
-
 def _command_share(
   dense: Mapping[str, chex.Array],
   kernel: chex.Array | None,
@@ -346,7 +323,7 @@ def _command_share(
   into, bias = dense["kernel"] / scale[:, None], dense["bias"]
   if kernel is None:
     return {"kernel": into[:, None, None], "bias": bias[None, None]}
-  meets, _ = border(config)
+  meets, _ = presets.border(config)
   sums = functools.partial(jnp.einsum, precision="highest")
   taps = sums("ri,sj,ijcd->rscd", meets, meets, kernel)
   return {

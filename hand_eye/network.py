@@ -1,4 +1,4 @@
-"""The grasp predictor of Section 4.1 and Figure 4, as presets of one definition.
+"""The grasp predictor of Section 4.1 and Figure 4, as `presets` defines it.
 
 This is the only file that imports flax. It gives the rest of the project a `Predictor`:
 plain functions on plain nested dicts, with the batch statistics passed as data. The
@@ -12,7 +12,6 @@ Where Figure 4 and the text of Section 4.1 disagree, Figure 4 is followed: six i
 convolutions, not five, and the command is added, not concatenated.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,10 +21,32 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-ArrayTree = Mapping[str, Any]
+from hand_eye.presets import (
+  COMMAND_SIZE,
+  IMAGE_CHANNELS,
+  PRESETS,
+  NetworkConfig,
+  preset,
+  receptive_field,
+)
 
-IMAGE_CHANNELS = 6  # The pregrasp image and the image, concatenated.
-COMMAND_SIZE = 5
+__all__ = [
+  "COMMAND_SIZE",
+  "IMAGE_CHANNELS",
+  "PRESETS",
+  "ArrayTree",
+  "GraspNetwork",
+  "NetworkConfig",
+  "Predictor",
+  "build_predictor",
+  "max_pool",
+  "num_parameters",
+  "preset",
+  "receptive_field",
+  "space_to_depth_conv",
+]
+
+ArrayTree = Mapping[str, Any]
 
 _INITIALIZERS: Mapping[str, Callable[..., Any]] = {
   # The weights that later public code with this network starts from.
@@ -33,140 +54,6 @@ _INITIALIZERS: Mapping[str, Callable[..., Any]] = {
   # Keeps the scale of activations through the layers without batch norm.
   "he_normal": nn.initializers.he_normal(),
 }
-
-_DTYPES = ("float32", "bfloat16")
-
-STEM_FORMS = ("direct", "space_to_depth")
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-  """Everything that defines a network. The defaults are the paper's (Figure 4).
-
-  Pools have a stride equal to their window. All layers pad to SAME, but the final
-  convolutions, which are VALID.
-
-  Attributes:
-    name: the preset that this configuration started from.
-    frame_size: side of the camera frames as recorded, in pixels.
-    crop_size: side of the square crop that the network sees, in pixels.
-    channels: output channels of every convolution.
-    stem_kernel: side of the first convolution's kernel.
-    stem_stride: stride of the first convolution.
-    stem_pool: window of the max pool after the first convolution; 1 is none.
-    image_convs: convolutions between the two first pools.
-    image_kernel: side of their kernels.
-    image_pool: window of the max pool that ends the image half; 1 is none.
-    command_scale: the translation, in metres, that the network sees as 1. Commands are
-      centimetres, and numbers of 0.01 would leave the dense layer next to blind.
-    command_convs: convolutions after the command was added.
-    command_kernel: side of their kernels.
-    command_pool: window of the max pool after them; 1 is none.
-    final_convs: VALID convolutions before the dense layers.
-    final_kernel: side of their kernels.
-    dense_units: sizes of the hidden dense layers before the logit.
-    initializer: of convolutions and hidden dense layers, `truncated_normal` (stddev
-      0.01) or `he_normal`.
-    batch_norm_momentum: share of the old running statistics kept by each step.
-    batch_norm_epsilon: added to the variance.
-    dtype: of the computation, `float32` or `bfloat16`. Parameters, batch statistics and
-      logits are float32 with both.
-    stem_form: how the stem's convolution is computed, `direct` or `space_to_depth`.
-      Both are the same function of the same parameters, but for rounding; see
-      `space_to_depth_conv`.
-  """
-
-  name: str = "levine2016"
-  frame_size: int = 512
-  crop_size: int = 472
-  channels: int = 64
-  stem_kernel: int = 6
-  stem_stride: int = 2
-  stem_pool: int = 3
-  image_convs: int = 6
-  image_kernel: int = 5
-  image_pool: int = 3
-  command_scale: float = 0.1
-  command_convs: int = 6
-  command_kernel: int = 3
-  command_pool: int = 2
-  final_convs: int = 3
-  final_kernel: int = 3
-  dense_units: tuple[int, ...] = (64, 64)
-  initializer: str = "truncated_normal"
-  batch_norm_momentum: float = 0.9
-  batch_norm_epsilon: float = 1e-3
-  dtype: str = "float32"
-  stem_form: str = "direct"
-
-  def __post_init__(self):
-    # A configuration read from JSON brings a list, which would not hash.
-    object.__setattr__(self, "dense_units", tuple(self.dense_units))
-    if self.crop_size > self.frame_size:
-      raise ValueError(
-        f"crop_size {self.crop_size} is larger than frame_size {self.frame_size}: a"
-        " crop is cut from a frame."
-      )
-    for name, known in (
-      ("initializer", tuple(_INITIALIZERS)),
-      ("dtype", _DTYPES),
-      ("stem_form", STEM_FORMS),
-    ):
-      value = getattr(self, name)
-      if value not in known:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}.")
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      least = 0 if field.name.endswith("_convs") else 1
-      if field.type is int and not (isinstance(value, int) and value >= least):
-        raise ValueError(f"{field.name} is {value!r}, expected an integer >= {least}.")
-    if self.stem_form == "space_to_depth" and self.crop_size % self.stem_stride:
-      raise ValueError(
-        f"stem_form is 'space_to_depth', but crop_size {self.crop_size} is no multiple"
-        f" of stem_stride {self.stem_stride}; choose another size, or 'direct'."
-      )
-    if not self.command_scale > 0:
-      raise ValueError(f"command_scale is {self.command_scale!r}, expected > 0 (m).")
-
-
-PRESETS: Mapping[str, NetworkConfig] = {
-  "levine2016": NetworkConfig(),
-  # The same definition for two CPU cores: 64 -> 32 -> 16 -> 8 -> 4 -> 2.
-  "small": NetworkConfig(
-    name="small",
-    frame_size=72,
-    crop_size=64,
-    channels=32,
-    stem_pool=2,
-    image_convs=3,
-    image_kernel=3,
-    image_pool=2,
-    command_convs=3,
-    final_convs=1,
-    initializer="he_normal",
-  ),
-}
-
-
-def preset(name: str, **overrides: Any) -> NetworkConfig:
-  """Returns the preset `name` with some fields replaced.
-
-  Args:
-    name: a key of `PRESETS`.
-    **overrides: fields of `NetworkConfig`.
-
-  Raises:
-    ValueError: for an unknown name, field or value; the message lists the known ones.
-  """
-  if name not in PRESETS:
-    raise ValueError(f"unknown preset {name!r}, known presets: {', '.join(PRESETS)}.")
-  known = [field.name for field in dataclasses.fields(NetworkConfig)]
-  unknown = sorted(set(overrides) - set(known))
-  if unknown:
-    raise ValueError(
-      f"unknown network field {', '.join(unknown)}, known fields: {', '.join(known)}."
-    )
-  return dataclasses.replace(PRESETS[name], **overrides)
 
 
 class Predictor(NamedTuple):
@@ -271,6 +158,8 @@ class GraspNetwork(nn.Module):
     c = self.config
     chex.assert_shape(images, (None, c.crop_size, c.crop_size, IMAGE_CHANNELS))
     x = (images.astype(jnp.float32) / 127.5 - 1.0).astype(c.dtype)
+    if not c.pregrasp:
+      x = jnp.asarray(x).at[..., : IMAGE_CHANNELS // 2].set(0)
     x = self._named("stem", self.stem_block(x, train=train))
     x = self._named("stem_pool", max_pool(x, c.stem_pool))
     for block in self.image_blocks:
@@ -433,18 +322,3 @@ def max_pool(x: chex.Array, window: int) -> chex.Array:
 def num_parameters(params: ArrayTree) -> int:
   """Number of scalars in a tree of arrays."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def receptive_field(config: NetworkConfig) -> int:
-  """Side of the square of pixels that one place of the features depends on."""
-  side, step = 1, 1
-  layers = [
-    (config.stem_kernel, config.stem_stride),
-    (config.stem_pool, config.stem_pool),
-    *[(config.image_kernel, 1)] * config.image_convs,
-    (config.image_pool, config.image_pool),
-  ]
-  for window, stride in layers:
-    side += (window - 1) * step
-    step *= stride
-  return side

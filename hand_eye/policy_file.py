@@ -1,9 +1,10 @@
 """The container of an exported policy: a zip archive whose every byte is checked.
 
   manifest.json   format, network, servo, limits, versions, checksums of everything
-  weights.npz     parameters and batch statistics by path, float32
+  weights.npz     what `inference.prepare` made of the weights, by path, float32
   whole.bin       the decision function, from `jax.export`, for cpu, cuda and tpu
   begin.bin iterate.bin finish.bin   the same in parts, for decisions with a deadline
+  start.bin draw.bin take.bin   what is left of them where an engine has the network
   golden.npz      an input and the answer to it, checked when the file is loaded
 
 The functions are promised readable by later releases of JAX for six months; then export
@@ -27,6 +28,7 @@ from hand_eye import constraints
 FORMAT = 2
 PLATFORMS = ("cpu", "cuda", "tpu")
 FUNCTIONS = ("whole", "begin", "iterate", "finish")
+ENGINE_FUNCTIONS = ("start", "draw", "take")  # and finish; older files have none
 _LARGEST = 2**31  # bytes of a member: the paper's network is 5 MB
 
 
@@ -91,8 +93,11 @@ def workspace_problem(low: Any, high: Any) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-  """Returns the arrays of nested dicts by their path, names joined by slashes."""
-  flat = {}
+  """Returns the arrays of nested dicts by their path, names joined by slashes.
+
+  An empty dict is an empty array whose path ends in a slash.
+  """
+  flat = {} if tree else {prefix: np.zeros(0, np.float32)}
   for name, value in tree.items():
     if isinstance(value, Mapping):
       flat.update(flatten(value, f"{prefix}{name}/"))
@@ -109,7 +114,8 @@ def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     node = tree
     for parent in parents:
       node = node.setdefault(parent, {})
-    node[name] = value
+    if name:
+      node[name] = value
   return tree
 
 

@@ -23,7 +23,7 @@ import copy
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,8 +33,17 @@ from jax import export as jax_export
 from hand_eye import decision, policy_file, watchdog
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Cause
+from hand_eye.engine import ENGINES, EngineError, OpenVino
 from hand_eye.policy_file import FORMAT, PLATFORMS, PolicyFileError
-from hand_eye.program import Clock, NoTimeError, Program, RecompilationError
+from hand_eye.presets import NetworkConfig
+from hand_eye.program import (
+  Clock,
+  EngineProgram,
+  Function,
+  NoTimeError,
+  Program,
+  RecompilationError,
+)
 
 __all__ = [
   "FORMAT",
@@ -59,6 +68,7 @@ class LoadedPolicy:
 
   Attributes:
     manifest: what the file says about itself.
+    engine: that computes its network, or None.
     frame_size: of the images that it wants, pixels.
     tally: counts decisions, and those that held by their cause.
   """
@@ -69,8 +79,10 @@ class LoadedPolicy:
     program: Program,
     make_checks: Callable[[], watchdog.FrameChecks],
     constraints: Constraints,
+    engine: str | None = None,
   ):
     self.manifest = manifest
+    self.engine = engine
     self.frame_size: int = manifest["network"]["frame_size"]
     self.tally = watchdog.Tally()
     self._program, self._constraints = program, constraints
@@ -145,7 +157,9 @@ class LoadedPolicy:
       )
     except NoTimeError as error:
       return decision.hold(str(error), Cause.NO_TIME)
-    except jax.errors.JaxRuntimeError as error:
+    except RecompilationError:
+      raise
+    except RuntimeError as error:  # of JAX or of an engine
       line = policy_file.first_line(error)
       return decision.hold(f"the device failed: {line}", Cause.FAILED)
 
@@ -154,6 +168,7 @@ def load_policy(
   path: str | pathlib.Path,
   *,
   constraints: Constraints | None = None,
+  engine: str | None = None,
   deadlines: bool = True,
   max_age: float = watchdog.MAX_AGE,
   most_identical: int = watchdog.MOST_IDENTICAL,
@@ -164,43 +179,39 @@ def load_policy(
   Args:
     path: of the file.
     constraints: a person's own limits, beside those that are in the file.
-    deadlines: also compile what decisions with a deadline need.
+    engine: what computes the network in place of JAX, on the CPU: a name of
+      `engine.ENGINES`. Everything else stays as it is in the file.
+    deadlines: also compile what decisions with a deadline need; an engine always does.
     max_age, most_identical: see `watchdog.FrameChecks`.
     clock: seconds that only grow.
 
   Raises:
-    PolicyFileError: if it is missing, damaged, of another format, not for this device,
-      or gives another answer than when it was written.
+    PolicyFileError: if it is missing, damaged, of another format, not for this device
+      or engine, or gives another answer than when it was written.
+    EngineError: if the engine is not installed or unknown.
   """
   path = pathlib.Path(path)
   manifest, members = policy_file.read(path)
-  backend = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-  if backend not in manifest["platforms"]:
-    raise PolicyFileError(
-      f"{path} is for {', '.join(manifest['platforms'])}, and JAX runs on {backend}"
-      " here. Set JAX_PLATFORMS, or export it for this device."
-    )
-  names = policy_file.FUNCTIONS if deadlines else policy_file.FUNCTIONS[:1]
+  _check_device(path, manifest, members, engine)
   try:
-    weights = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
     golden = policy_file.read_arrays(members["golden.npz"])
     example = [golden[f"input/{name}"] for name in decision.INPUTS]
-    program = Program(
-      {
-        name: jax_export.deserialize(bytearray(members[f"{name}.bin"])).call
-        for name in names
-      },
-      weights,
-      example,
-      manifest["servo"]["num_iterations"],
-      clock,
-    )
+    weights = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
+    if engine is None:
+      names = policy_file.FUNCTIONS if deadlines else policy_file.FUNCTIONS[:1]
+      functions = {name: _function(members, name) for name in names}
+      count = manifest["servo"]["num_iterations"]
+      program = Program(functions, weights, example, count, clock)
+    else:
+      program = _with_engine(engine, manifest, members, weights, example, clock)
     answers = [program.whole(*example)]
     if deadlines:
       answers.append(program.until(np.inf, *example))
     count = manifest["servo"]["num_samples"]
     # NumPy's, for which NaN is the largest.
     gap = np.max([_golden_gap(made, golden, count) for made in answers])
+  except EngineError:
+    raise
   except Exception as error:  # Whatever the libraries below make of such a file.
     raise PolicyFileError(
       f"{path} cannot be run by jax {jax.__version__}"
@@ -208,16 +219,67 @@ def load_policy(
       f" {manifest['software'].get('jax', 'an unknown version')}. Export it again from"
       " its checkpoint."
     ) from error
-  if not gap <= GOLDEN_TOLERANCE:
+  tolerance = GOLDEN_TOLERANCE if engine is None else ENGINES[engine].tolerance
+  if not gap <= tolerance:
     raise PolicyFileError(
       f"{path} fails its self-test: probabilities are {gap:.2g} off the golden answer,"
-      f" expected at most {GOLDEN_TOLERANCE:g}. Do not use it on this device."
+      f" expected at most {tolerance:g}. Do not use it on this device."
     )
   return LoadedPolicy(
     manifest,
     program,
     functools.partial(watchdog.FrameChecks, max_age, most_identical),
     constraints or Constraints(),
+    engine,
+  )
+
+
+def _check_device(
+  path: pathlib.Path,
+  manifest: Mapping[str, Any],
+  members: Mapping[str, bytes],
+  engine: str | None,
+) -> None:
+  """Raises PolicyFileError unless the file has what is needed here."""
+  backend = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+  if backend not in manifest["platforms"]:
+    raise PolicyFileError(
+      f"{path} is for {', '.join(manifest['platforms'])}, and JAX runs on {backend}"
+      " here. Set JAX_PLATFORMS, or export it for this device."
+    )
+  if engine is None:
+    return
+  if backend != "cpu":
+    raise PolicyFileError(
+      f"the engine {engine} is for CPUs, and JAX runs on {backend} here. Load {path}"
+      " without an engine, or set JAX_PLATFORMS=cpu."
+    )
+  if not all(f"{name}.bin" in members for name in policy_file.ENGINE_FUNCTIONS):
+    raise PolicyFileError(
+      f"{path} is older than engines. Export it again from its checkpoint, or load it"
+      " without an engine."
+    )
+
+
+def _function(members: Mapping[str, bytes], name: str) -> Function:
+  return jax_export.deserialize(bytearray(members[f"{name}.bin"])).call
+
+
+def _with_engine(
+  name: str,
+  manifest: Mapping[str, Any],
+  members: Mapping[str, bytes],
+  weights: Mapping[str, Any],
+  example: Sequence[np.ndarray],
+  clock: Clock,
+) -> EngineProgram:
+  """The functions of the file around an engine that has its weights."""
+  config, network = manifest["servo"], NetworkConfig(**manifest["network"])
+  engine = OpenVino(weights["params"], network, name, (1, config["num_samples"]))
+  names = (*policy_file.FUNCTIONS, *policy_file.ENGINE_FUNCTIONS)
+  functions = {name: _function(members, name) for name in names}
+  return EngineProgram(
+    functions, weights, example, config["num_iterations"], clock, engine
   )
 
 

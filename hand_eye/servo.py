@@ -61,12 +61,25 @@ class Parts(NamedTuple):
 
     whole: `(weights, pregrasp_image, image, pose, table_height, allowed, is_last, key)
       -> ServoDecision`, all in one.
+
+  And what is left of `begin` and `iterate` where something else computes the network,
+  such as `engine`:
+
+    start: `(pregrasp_image, image, pose, table_height) -> dict` of `images`
+      [1, S, S, 6] uint8 to encode, `null` [1, 5], the command of closing here, to
+      score, and `search`;
+    draw: `(search, pose, table_height, allowed, key) -> dict` of `motions` [N, 3] and,
+      to score, the same as `candidates` [N, 5];
+    take: `(search, motions, scores) -> search`, with scores [N], logits.
   """
 
   begin: Callable[..., dict[str, Any]]
   iterate: Callable[..., dict[str, Any]]
   finish: DecisionFn
   whole: DecisionFn
+  start: Callable[..., dict[str, Any]]
+  draw: Callable[..., dict[str, chex.Array]]
+  take: Callable[..., dict[str, chex.Array]]
 
 
 def make_parts(
@@ -76,68 +89,65 @@ def make_parts(
   config = config or ServoConfig()
   crop_size = predictor.config.crop_size
 
-  def encode(weights, pregrasp_image, image):
-    pair = jnp.concatenate([pregrasp_image, image], axis=-1)
-    crop = centre_crop(pair, crop_size)[None]
-    return predictor.encode(weights["params"], weights["batch_stats"], crop)
+  def encode(weights, images):
+    return predictor.encode(weights["params"], weights["batch_stats"], images)
 
   def score(weights, features, candidates):
     return predictor.score(
       weights["params"], weights["batch_stats"], features, candidates
     )
 
-  def begin(weights, pregrasp_image, image, pose, table_height):
-    features = encode(weights, pregrasp_image, image)
+  def start(pregrasp_image, image, pose, table_height):
+    pair = jnp.concatenate([pregrasp_image, image], axis=-1)
     # Appendix A: the network knows attempts that ended on the table, so closing here
     # is scored as going straight down and closing.
     null = commands.project_to_table(commands.NULL_COMMAND, pose, table_height)
+    search = cem.begin(
+      jnp.zeros(3),
+      initial_std=jnp.asarray(config.initial_std),
+      num_samples=config.num_samples,
+      num_elites=config.num_elites,
+      num_iterations=config.num_iterations,
+    )
     return {
-      "features": features,
-      "null_score": score(weights, features, null[None])[0],
-      "search": _fields(
-        cem.begin(
-          jnp.zeros(3),
-          initial_std=jnp.asarray(config.initial_std),
-          num_samples=config.num_samples,
-          num_elites=config.num_elites,
-          num_iterations=config.num_iterations,
-        )
-      ),
+      "images": centre_crop(pair, crop_size)[None],
+      "null": null[None],
+      "search": _fields(search),
     }
 
-  def search_on(weights, features, search, pose, table_height, allowed, key):
-    """One iteration of CEM; `key` is its own."""
-
-    def score_motions(motions):
-      candidates = commands.from_search(motions, table_height - pose[2])
-      return score(weights, features, candidates)
-
-    return cem.iterate(
-      score_motions,
-      key,
-      search,
-      is_feasible=lambda motions: limits.is_feasible(motions, pose, allowed),
-      pull=lambda motions: limits.pull(motions, pose, allowed),
-      min_std=jnp.asarray(config.min_std),
-      num_redraws=config.num_redraws,
-    )
+  def begin(weights, pregrasp_image, image, pose, table_height):
+    given = start(pregrasp_image, image, pose, table_height)
+    features = encode(weights, given["images"])
+    return {
+      "features": features,
+      "null_score": score(weights, features, given["null"])[0],
+      "search": given["search"],
+    }
 
   def keys_of(key):
     search_key, height_key = jax.random.split(key)
     return jax.random.split(search_key, config.num_iterations), height_key
 
-  def iterate(weights, state, pose, table_height, allowed, key):
-    search = cem.Search(**state["search"])
-    search = search_on(
-      weights,
-      state["features"],
-      search,
-      pose,
-      table_height,
-      allowed,
-      keys_of(key)[0][search.done],
+  def draw(search, pose, table_height, allowed, key):
+    now = cem.Search(**search)
+    motions = cem.draw(
+      keys_of(key)[0][now.done],
+      now,
+      is_feasible=lambda motions: limits.is_feasible(motions, pose, allowed),
+      pull=lambda motions: limits.pull(motions, pose, allowed),
+      num_redraws=config.num_redraws,
     )
-    return {**state, "search": _fields(search)}
+    candidates = commands.from_search(motions, table_height - pose[2])
+    return {"motions": motions, "candidates": candidates}
+
+  def take(search, motions, scores):
+    min_std = jnp.asarray(config.min_std)
+    return _fields(cem.take(cem.Search(**search), motions, scores, min_std=min_std))
+
+  def iterate(weights, state, pose, table_height, allowed, key):
+    drawn = draw(state["search"], pose, table_height, allowed, key)
+    scores = score(weights, state["features"], drawn["candidates"])
+    return {**state, "search": take(state["search"], drawn["motions"], scores)}
 
   def finish(state, pose, table_height, allowed, is_last, key):
     return conclude(
@@ -155,27 +165,18 @@ def make_parts(
     weights, pregrasp_image, image, pose, table_height, allowed, is_last, key
   ) -> ServoDecision:
     state = begin(weights, pregrasp_image, image, pose, table_height)
-    keys, height_key = keys_of(key)
 
-    def once(search, key):
+    def once(search, _):
       # Closed over, the features are no part of what the loop carries.
-      features = state["features"]
-      after = search_on(weights, features, search, pose, table_height, allowed, key)
-      return after, None
+      now = {**state, "search": search}
+      after = iterate(weights, now, pose, table_height, allowed, key)
+      return after["search"], None
 
-    search, _ = jax.lax.scan(once, cem.Search(**state["search"]), keys)
-    return conclude(
-      search,
-      state["null_score"],
-      pose,
-      table_height,
-      allowed,
-      is_last,
-      height_key,
-      config,
-    )
+    search, _ = jax.lax.scan(once, state["search"], length=config.num_iterations)
+    found = {**state, "search": search}
+    return finish(found, pose, table_height, allowed, is_last, key)
 
-  return Parts(begin, iterate, finish, whole)
+  return Parts(begin, iterate, finish, whole, start, draw, take)
 
 
 def make_decision_fn(
@@ -229,7 +230,8 @@ class ArrayFns(NamedTuple):
   """`Parts` with arrays in and dicts of arrays out: what is exported.
 
   In order: `whole(weights, *inputs)`, `begin(weights, *inputs)`, `iterate(weights,
-  state, *inputs)` and `finish(state, *inputs)`, where the inputs are always those of
+  state, *inputs)`, `finish(state, *inputs)`, `start(*inputs)`, `draw(search, *inputs)`
+  and `take(search, motions, scores)`, where the inputs are always those of
   `decision.INPUTS` in their order.
   """
 
@@ -237,6 +239,9 @@ class ArrayFns(NamedTuple):
   begin: Callable[..., dict[str, Any]]
   iterate: Callable[..., dict[str, Any]]
   finish: Callable[..., dict[str, chex.Array]]
+  start: Callable[..., dict[str, Any]]
+  draw: Callable[..., dict[str, chex.Array]]
+  take: Callable[..., dict[str, chex.Array]]
 
 
 def make_array_fns(
@@ -314,7 +319,15 @@ def make_array_fns(
     )
     return _fields(made)
 
-  return ArrayFns(whole, begin, iterate, finish)
+  def start(*inputs):
+    now = situation(*inputs)
+    return parts.start(*now.images, now.pose, now.table_height)
+
+  def draw(search, *inputs):
+    now = situation(*inputs)
+    return parts.draw(search, now.pose, now.table_height, now.allowed, now.key)
+
+  return ArrayFns(whole, begin, iterate, finish, start, draw, parts.take)
 
 
 class _Situation(NamedTuple):

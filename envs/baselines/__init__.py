@@ -1,6 +1,15 @@
 """Policies that the learned one is measured against (Section 6)."""
 
+from envs.baselines.hand_designed import HandDesignedPolicy
+from envs.baselines.open_loop import OpenLoopPolicy
 from envs.baselines.oracle import OraclePolicy
+from envs.baselines.oracle_score import OracleScore
 from envs.baselines.random_policy import RandomPolicy
 
-__all__ = ["OraclePolicy", "RandomPolicy"]
+__all__ = [
+  "HandDesignedPolicy",
+  "OpenLoopPolicy",
+  "OraclePolicy",
+  "OracleScore",
+  "RandomPolicy",
+]

@@ -34,11 +34,11 @@ WEIGHTS = {
 _DEEP, _COMFORTABLE, _LONG = 0.014, 0.055, 0.010
 _PATCH = 0.0015  # what lies so near the outermost point touches the pad too, m
 # Of the open gripper, at table height, heights above the floor in m.
-_PAD_BOTTOM = gripper.CLEARANCE + gripper.PROXIMAL * (1 - np.cos(gripper.OPEN_ANGLE))
-_PAD_TOP = _PAD_BOTTOM + gripper.DISTAL
-_PALM_BOTTOM = gripper.TOOL_LENGTH - gripper.PALM_LENGTH
-_PALM_HALF = (0.034, 0.018)
-_LINK_RADIUS = 0.007
+PAD_BOTTOM = gripper.CLEARANCE + gripper.PROXIMAL * (1 - np.cos(gripper.OPEN_ANGLE))
+PAD_TOP = PAD_BOTTOM + gripper.DISTAL
+PALM_BOTTOM = gripper.TOOL_LENGTH - gripper.PALM_LENGTH
+PALM_HALF = (0.034, 0.018)
+LINK_RADIUS = 0.007
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +81,8 @@ def _at_yaw(thing: Cloud, floor: float, yaw: float):
   band = np.abs(along - offsets[:, None]) <= gripper.PAD_HALF_WIDTH + 0.001  # [K, P]
   whole = _extent(across, band)
   # Pads sink as they close; their height at contact is close to that halfway.
-  bottom = (gripper.CLEARANCE + _PAD_BOTTOM) / 2
-  between = (height > bottom) & (height < _PAD_TOP)
+  bottom = (gripper.CLEARANCE + PAD_BOTTOM) / 2
+  between = (height > bottom) & (height < PAD_TOP)
   touched = band & between
   left, right = _extent(across, touched)
   width = right - left
@@ -102,7 +102,7 @@ def _at_yaw(thing: Cloud, floor: float, yaw: float):
   flaws = {
     "slant": slant / np.maximum(width, 0.004),
     "beside": beside,
-    "shallow": np.maximum(0.0, _DEEP - (top - _pad_bottom(width))),
+    "shallow": np.maximum(0.0, _DEEP - (top - pad_bottom(width))),
     "off centre": np.abs(offsets - middle),
     "wide": np.maximum(0.0, width - _COMFORTABLE),
     "short": np.maximum(0.0, _LONG - _common(a_along, b_along)),
@@ -114,7 +114,7 @@ def _at_yaw(thing: Cloud, floor: float, yaw: float):
   return poses, width, np.stack([flaws[name] for name in WEIGHTS], axis=1)
 
 
-def _pad_bottom(width: np.ndarray) -> np.ndarray:
+def pad_bottom(width: np.ndarray) -> np.ndarray:
   """Height above the floor of the pads' lower edges: they sink as they close, m."""
   outwards = (width / 2 + gripper.PAD_HALF_THICKNESS - gripper.PIVOT) / gripper.PROXIMAL
   return gripper.CLEARANCE + gripper.PROXIMAL * (1 - np.sqrt(1 - outwards**2))
@@ -176,20 +176,20 @@ def _in_fingers(across, along, height, margin: float) -> np.ndarray:
     (across > inner - margin)
     & (across < outer + margin)
     & (along < gripper.PAD_HALF_WIDTH + margin)
-    & (height > _PAD_BOTTOM)
-    & (height < _PAD_TOP)
+    & (height > PAD_BOTTOM)
+    & (height < PAD_TOP)
   )
-  rise = np.clip((height - _PAD_TOP) / (_PALM_BOTTOM - _PAD_TOP), 0.0, 1.0)
+  rise = np.clip((height - PAD_TOP) / (PALM_BOTTOM - PAD_TOP), 0.0, 1.0)
   link = (inner + outer) / 2 * (1 - rise) + gripper.PIVOT * rise
   links = (
-    (np.abs(across - link) < _LINK_RADIUS + margin)
-    & (along < _LINK_RADIUS + margin)
-    & (height >= _PAD_TOP)
+    (np.abs(across - link) < LINK_RADIUS + margin)
+    & (along < LINK_RADIUS + margin)
+    & (height >= PAD_TOP)
   )
   palm = (
-    (across < _PALM_HALF[0] + margin)
-    & (along < _PALM_HALF[1] + margin)
-    & (height > _PALM_BOTTOM - margin)
+    (across < PALM_HALF[0] + margin)
+    & (along < PALM_HALF[1] + margin)
+    & (height > PALM_BOTTOM - margin)
   )
   return pads | links | palm
 
@@ -202,4 +202,4 @@ def _wall(pose: np.ndarray) -> float:
   )
   spots = np.abs(corners @ axes(pose[2]) + pose[:2] - BIN_CENTRE) - FLOOR_HALF
   rise = spots.max() * WALL_HEIGHT / WALL_RUN
-  return max(0.0, rise - _PAD_BOTTOM) / 0.004
+  return max(0.0, rise - PAD_BOTTOM) / 0.004

@@ -4,8 +4,8 @@ r"""How long one decision takes, from images to command, against a floor and pee
 
 One image pair, three times 64 commands and the null command, with random weights. In
 one run, in turns: ours (`hand_eye.inference`), step by step; the plain network with the
-embedding tiled, and once with the images tiled, 64 times; OpenVINO
-(`hand_eye.engine`) and PyTorch (embedding tiled, compiled, channels last), both in
+embedding tiled, and once with the images tiled, 64 times; ours with an engine
+(`hand_eye.engine`), and PyTorch (embedding tiled, compiled, channels last), both in
 float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
 matrix products, measured in the same run. What is not installed is left out and said
 to be: `pip install openvino torch`. Writes control.json.
@@ -27,11 +27,23 @@ from absl import flags
 
 from experiments import _edge
 from experiments.benchmarks import _control_torch
-from hand_eye import commands, engine, inference, network, servo
+from hand_eye import (
+  commands,
+  decision,
+  engine,
+  inference,
+  network,
+  program,
+  servo,
+)
+from hand_eye.constraints import Constraints
 
 Decision = Callable[[], Any]
 SEARCH = servo.ServoConfig()
 MATRIX = 2048  # side of the products that the peak is measured with
+POSE = np.array([0.55, 0.0, 0.12, 0.3], np.float32)
+LOW = np.array([0.4, -0.2, 0.0, -np.pi], np.float32)
+HIGH = np.array([0.7, 0.2, 0.3, np.pi], np.float32)
 
 
 def multiply_adds(config: network.NetworkConfig) -> tuple[int, int]:
@@ -89,17 +101,13 @@ def compiled(
 ) -> Decision:
   """One decision of the servo as one compiled call."""
   decide = servo.make_decision_fn(predictor, SEARCH)
-  space = commands.Workspace(
-    low=np.array([0.4, -0.2, 0.0, -np.pi], np.float32),
-    high=np.array([0.7, 0.2, 0.3, np.pi], np.float32),
-  )
+  space = commands.Workspace(low=LOW, high=HIGH)
 
   @jax.jit
   def run(weights, frames, seed):
-    pose = jnp.array([0.55, 0.0, 0.12, 0.3])
     key = jax.random.key(seed)
     params, batch_stats = weights
-    return decide(params, batch_stats, *frames, pose, 0.0, space, False, key)
+    return decide(params, batch_stats, *frames, POSE, 0.0, space, False, key)
 
   weights = jax.device_put(weights)
   function = run.lower(weights, frames, 0).compile()
@@ -140,11 +148,46 @@ def ours(
   weights: Any = ({"folded": prepared, "share": share}, {})
   made["ours, prepared"] = compiled(fast, folded, frames)
   made["ours, pregrasp kept"] = compiled(kept, weights, frames)
-  for precision in engine.PRECISIONS:
+  for name in engine.ENGINES:
     with contextlib.suppress(engine.EngineError):
-      predictor = engine.build_predictor(prepared, config, precision=precision)
-      made[f"OpenVINO {precision}"] = compiled(predictor, ({}, {}), frames)
+      made[name] = with_engine(name, prepared, config, frames)
   return made
+
+
+def with_engine(
+  name: str, prepared: Any, config: network.NetworkConfig, frames: np.ndarray
+) -> Decision:
+  """One decision as an exported policy makes it with an engine of `engine.ENGINES`."""
+  functions = servo.make_array_fns(inference.build_predictor(config), SEARCH)
+  given = {
+    "pregrasp_image": frames[0],
+    "image": frames[1],
+    "pose": POSE,
+    "table_height": np.float32(0),
+    "low": LOW,
+    "high": HIGH,
+    "is_last": np.asarray(False),
+    "key": np.zeros(2, np.uint32),
+    **Constraints().arrays(),
+  }
+  example = [given[each] for each in decision.INPUTS]
+  made = program.EngineProgram(
+    functions._asdict(),
+    {"params": prepared, "batch_stats": {}},
+    example,
+    SEARCH.num_iterations,
+    time.perf_counter,
+    engine.OpenVino(
+      jax.tree.map(np.asarray, prepared), config, name, (1, SEARCH.num_samples)
+    ),
+  )
+  seeds, at = iter(range(2**32)), decision.INPUTS.index("key")
+
+  def run() -> np.ndarray:
+    key = np.array([0, next(seeds)], np.uint32)
+    return np.asarray(made.whole(*example[:at], key, *example[at + 1 :])["command"])
+
+  return run
 
 
 def milliseconds(function: Decision) -> float:

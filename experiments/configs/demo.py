@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
   config.network = network()
   config.collect = collect()
   config.train = train()
+  config.patches = patches()
   config.servo = servo()
   config.evaluate = evaluate()
   config.sweep = sweep()
@@ -40,6 +41,7 @@ def network() -> ConfigDict:
       "image_convs": config_dict.placeholder(int),
       "dtype": config_dict.placeholder(str),
       "stem_form": config_dict.placeholder(str),
+      "pregrasp": config_dict.placeholder(bool),
     }
   )
 
@@ -100,6 +102,18 @@ def train() -> ConfigDict:
         "momentum": 0.9,
         "clip_norm": 1.0,
       },
+    }
+  )
+
+
+def patches() -> ConfigDict:
+  # Of the open-loop baseline: fields of experiments._patches.PatchConfig.
+  return ConfigDict(
+    {
+      "side": 0.16,  # m
+      "height": 0.02,  # m, of their plane above the bin's floor
+      "half_turn": True,
+      "mirror_probability": 0.0,
     }
   )
 

@@ -213,6 +213,61 @@ def test_hosts_have_disjoint_samples_and_together_all(dataset):
   assert len(set().union(*parts)) == 72
 
 
+def _of_hosts(dataset, config, count):
+  """The loaders of several hosts that make `config`'s batches together."""
+  size = config.batch_size // count
+  return [
+    make_loader(
+      dataset,
+      dataclasses.replace(config, batch_size=size, host_index=host, host_count=count),
+    )
+    for host in range(count)
+  ]
+
+
+def _joined(loaders, count):
+  return [
+    {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for parts in zip(*(_take(loader, count) for loader in loaders), strict=True)
+  ]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_batches_of_hosts_joined_are_those_of_one(dataset, count):
+  """Crops, mirrors and colours included; over the ends of epochs, too."""
+  config = dataclasses.replace(_CONFIG, batch_size=20)  # 72 samples: no multiple
+  expected = _take(make_loader(dataset, config), 9)
+  _assert_equal(_joined(_of_hosts(dataset, config, count), 9), expected)
+
+
+def test_a_state_is_one_of_any_host_and_of_any_number_of_them(dataset):
+  config = dataclasses.replace(_CONFIG, batch_size=20)
+  loaders = _of_hosts(dataset, config, 2)
+  _joined(loaders, 5)
+  state = loaders[0].get_state()
+  assert loaders[1].get_state() == state
+  single = make_loader(dataset, config)
+  single.set_state(state)
+  five = _of_hosts(dataset, config, 5)
+  for loader in five:
+    loader.set_state(state)
+  expected = _joined(loaders, 3)
+  _assert_equal(_take(single, 3), expected)
+  _assert_equal(_joined(five, 3), expected)
+  with pytest.raises(LoaderError, match="another dataset or loader configuration"):
+    _of_hosts(dataset, dataclasses.replace(config, batch_size=40), 2)[0].set_state(
+      state
+    )
+
+
+def test_hosts_have_equally_many_batches_where_the_remainder_is_dropped(dataset):
+  odd = dataset.select(np.arange(23))  # 69 samples: 17 batches of 4, and one sample
+  config = dataclasses.replace(_PLAIN, batch_size=4, num_epochs=1)
+  for count in (2, 4):
+    found = [loader.num_batches for loader in _of_hosts(odd, config, count)]
+    assert found == [17] * count
+
+
 def test_phases_of_a_curriculum_share_frames(dataset):
   frames = frames_lib.load_frames(dataset, cache_bytes=2**30)
   base = dataclasses.replace(_PLAIN, num_epochs=1, drop_remainder=False)

@@ -92,20 +92,22 @@ def test_each_part_is_shuffled_and_complete_by_itself(mixed):
   assert len({tuple(epoch) for epoch in epochs}) == 6
 
 
-def test_hosts_of_a_mixture_share_each_part(mixed):
+def test_batches_of_hosts_joined_are_those_of_one(mixed):
   hosts = [
-    _keys(
-      _take(
-        make_loader(mixed, dataclasses.replace(_CONFIG, host_index=h, host_count=2)), 9
-      )
+    _take(
+      make_loader(
+        mixed, dataclasses.replace(_CONFIG, batch_size=10, host_index=h, host_count=2)
+      ),
+      9,
     )
     for h in range(2)
-  ]  # 90 of each part on each host: two epochs of 45, six of 15
-  for low, high, size in ((0, 30, 45), (30, 40, 15)):
-    mine = [[key for key in keys if low <= key[0] < high] for keys in hosts]
-    for begin in range(0, 90, size):
-      first, second = (set(keys[begin : begin + size]) for keys in mine)
-      assert len(first) == len(second) == size and not first & second
+  ]
+  for *parts, whole in zip(*hosts, _take(make_loader(mixed, _CONFIG), 9), strict=True):
+    for name in whole:
+      joined = np.concatenate([part[name] for part in parts])
+      np.testing.assert_array_equal(joined, whole[name])
+    # Each host has its share of either dataset: what one of them sees is a mixture.
+    assert [(mixed.part[part["attempt"]] == 1).sum() for part in parts] == [5, 5]
 
 
 def test_a_mixture_is_repeatable_and_resumes_anywhere(mixed):

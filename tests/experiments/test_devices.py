@@ -13,16 +13,16 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipeline import testing
 from experiments import _devices, _edge, _tensorboard, _train_config, train
-from experiments.configs import levine2016
+from experiments.configs import demo, levine2016
 from hand_eye import checkpoint
 
-# Crops as large as the frames: hosts draw their crops for themselves.
 _NETWORK = {
-  "preset": "small", "frame_size": 64, "channels": 4, "image_convs": 1,
-  "command_convs": 1, "dense_units": (8,),
+  "preset": "small", "channels": 4, "image_convs": 1, "command_convs": 1,
+  "dense_units": (8,),
 }  # fmt: skip
 
 _CONFIG = """
@@ -31,8 +31,9 @@ from experiments.configs import demo
 
 def get_config():
   train = demo.train()
-  train.update(phases=((20, 1.0),), batch_size=16, eval_batch_size=16, log_every=1,
+  train.update(phases=((20, 1.0),), batch_size=16, eval_batch_size=40, log_every=1,
                eval_every=10)
+  train.jitter.update(brightness=0.1, contrast=0.1, saturation=0.1)
   train.optimizer.update(name="sgd", learning_rate=0.01, warmup_steps=2)
   return ConfigDict({{"network": {network!r}, "train": train}})
 """
@@ -40,17 +41,17 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-  """A folder with a config and two datasets of frames of 64 pixels."""
+  """A folder with a config and two datasets."""
   root = tmp_path_factory.mktemp("devices")
   (root / "config.py").write_text(textwrap.dedent(_CONFIG.format(network=_NETWORK)))
   for name, unit in (("train", 0), ("held_out", 4)):
     testing.write_synthetic_dataset(
-      root, name, num_attempts=48, frame_size=64, first_unit=unit, seed=unit
+      root, name, num_attempts=48, first_unit=unit, seed=unit
     )
   return root
 
 
-def start(root, workdir, *flags, devices=1):
+def start(root, workdir, *flags, devices=1, **variables):
   """Starts the program on forced CPU devices."""
   command = [
     sys.executable, "-m", "experiments.train", f"--config={root / 'config.py'}",
@@ -62,6 +63,7 @@ def start(root, workdir, *flags, devices=1):
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": os.getcwd(),
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    **variables,
   }
   return subprocess.Popen(
     command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -97,6 +99,10 @@ def assert_alike(one, other):
     weights[0].params,
     weights[1].params,
   )
+  paths = [workdir / "held_out_predictions.npz" for workdir in (one, other)]
+  with np.load(paths[0]) as mine, np.load(paths[1]) as theirs:
+    for name in mine:
+      np.testing.assert_allclose(mine[name], theirs[name], atol=1e-4, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -114,22 +120,22 @@ def test_the_loss_curve_on_eight_devices_is_that_on_one(root, one_device):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(root, one_device):
+  """Random crops and colours included; the last held-out batch is not full."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
+  variables = {
+    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"
+  }  # fmt: skip
   finish(
     *(
       start(
-        root,
-        root / "two",
-        f"--coordinator=localhost:{port}",
-        "--num_processes=2",
-        f"--process_id={i}",
-        devices=2,
+        root, root / "two", "--distributed", devices=2, **variables,
+        JAX_PROCESS_ID=str(i),
       )
       for i in range(2)
     )
-  )
+  )  # fmt: skip
   assert_alike(root / "two", one_device)
   # Another number of processes and devices continues it: here, only evaluates it.
   out = finish(start(root, root / "two", "--profile"))
@@ -149,19 +155,19 @@ def test_a_run_continues_on_another_number_of_devices(root, one_device):
   assert_alike(root / "moved", one_device)
 
 
-@pytest.mark.slow
-def test_a_batch_that_does_not_divide_is_one_line_before_compilation(root):
-  process = start(root, root / "none", "--config.train.batch_size=12", devices=8)
-  _, error = process.communicate(timeout=300)
-  assert process.returncode == 1
-  assert (
-    error.strip()
-    .splitlines()[-1]
-    .startswith(
-      "error: config.train.batch_size is 12, expected a multiple of the 8 devices"
-    )
-  )
-  assert not (root / "none").exists()
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_a_batch_that_does_not_divide_is_refused_before_anything_else(
+  tmp_path, monkeypatch, name
+):
+  monkeypatch.setattr(jax, "devices", lambda: [None] * 8)
+  config = demo.get_config()
+  config.train.update(batch_size=16, eval_batch_size=16)
+  config.train[name] = 12
+  with pytest.raises(
+    _edge.UserError, match=f"config.train.{name} is 12, expected a multiple of the 8"
+  ):
+    train.train(config, ["nowhere"], ["nowhere"], tmp_path / "none")
+  assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -177,9 +183,48 @@ def test_flags_of_processes_that_contradict_each_other_are_named(arguments, word
     _devices.join(*arguments)
 
 
+@pytest.mark.parametrize(
+  ("variables", "words"),
+  [
+    ({"NUM_PROCESSES": "2"}, "belong together"),
+    ({"NUM_PROCESSES": "2", "PROCESS_ID": "2"}, "--process_id is 2, expected 0 to 1"),
+    ({"NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two', expected a whole number"),
+  ],
+)
+def test_processes_that_the_environment_names_wrongly_are_refused(
+  monkeypatch, variables, words
+):
+  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+  for name, value in variables.items():
+    monkeypatch.setenv(f"JAX_{name}", value)
+  with pytest.raises(_edge.UserError, match=words):
+    _devices.join(True, "", 0, -1)
+  _devices.join(False, "", 0, -1)  # Without the flag they are nobody's business.
+
+
 def test_one_process_joins_nobody():
   _devices.join(False, "", 0, -1)
   assert jax.process_count() == 1
+
+
+def test_what_was_compiled_is_kept_in_a_folder(tmp_path, monkeypatch):
+  keys = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+  before = {key: getattr(jax.config, key) for key in keys}
+  try:
+    _devices.keep_compiled("auto", tmp_path)  # On CPUs it is not worth its risk.
+    assert jax.config.jax_compilation_cache_dir == before[keys[0]]
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    _devices.keep_compiled("auto", tmp_path)
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+    _devices.keep_compiled(str(tmp_path / "elsewhere"), tmp_path)
+    jax.config.update(keys[1], 0.0)
+    compilation_cache.reset_cache()
+    jax.jit(lambda x: x * 3 + len(keys))(1.0).block_until_ready()
+    assert list((tmp_path / "elsewhere").iterdir())
+  finally:
+    for key, value in before.items():
+      jax.config.update(key, value)
+    compilation_cache.reset_cache()
 
 
 def test_a_trace_is_written_of_a_few_steps(tmp_path):
@@ -269,7 +314,7 @@ def test_manifests_give_flags_and_fields_that_there_are(name):
     known |= set(
       re.findall(r'DEFINE_\w+\(\s*"(\w+)"', Path(module.__file__).read_text())
     )
-  assert {"data", "workdir", "num_processes"} <= known
+  assert {"data", "workdir", "distributed"} <= known
   config = levine2016.get_config()
   for flag, value in given.items():
     if flag.startswith("config."):
@@ -283,6 +328,12 @@ def test_manifests_give_flags_and_fields_that_there_are(name):
   limits = container["resources"]["limits"]
   devices = job["parallelism"] * int(next(iter(limits.values())))
   assert settings.batch_size % devices == settings.eval_batch_size % devices == 0
-  assert "distributed" in given or int(given["num_processes"]) == job["completions"]
+  assert "distributed" in given and job["parallelism"] == job["completions"]
+  if "env" in container:
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert set(variables) == set(_devices.VARIABLES)
+    assert int(variables["JAX_NUM_PROCESSES"]) == job["completions"]
+    port = int(variables["JAX_COORDINATOR_ADDRESS"].rpartition(":")[2])
+    assert container["ports"] == [{"containerPort": port}]
   volumes = {volume["name"] for volume in pod["volumes"]}
   assert {mount["name"] for mount in container["volumeMounts"]} == volumes

@@ -11,27 +11,52 @@ import pytest
 from PIL import Image
 
 from data_pipeline import testing
-from experiments import _edge, _results, _words, figures, report
+from experiments import (
+  _edge,
+  _evaluated,
+  _pictures_section,
+  _results,
+  _scores,
+  _words,
+  figures,
+  report,
+  sweep,
+)
 from hand_eye import runtime
 
 RNG = np.random.default_rng(0)
+PROTOCOLS = {
+  "with_replacement": {"repetitions": 30, "num_attempts": 4, "num_objects": 6},
+  "without_replacement": {"repetitions": 2, "num_attempts": 10, "num_objects": 12},
+}
 
 
-def fill(workdir, servo=(41, 120), randomly=(24, 120)):
+def facts(policies):
+  """What evaluate.py writes as the identity of a folder."""
+  evaluate = {**PROTOCOLS, "num_units": 3, "num_steps": 5, "seed": 1}
+  evaluate |= {"objects": "held_out", "arm": "built_in"}
+  servo = {"close_ratio": 0.9, "raise_ratio": 0.5, "initial_std": [0.04, 0.04, 0.6]}
+  return {
+    "evaluate": evaluate,
+    "policies": {
+      name: {
+        "version": "step-8-0123456789ab" if name.startswith("servo") else "",
+        "servo": servo if name.startswith("servo") else {},
+      }
+      for name in policies
+    },
+    "cell": {"frame_size": 72, "objects_fingerprint": "f", "mujoco": "3.17.0"},
+  }
+
+
+def fill(workdir, make_row):
   """Writes made-up results of every kind into a work folder."""
   for name, seed in (("train", 0), ("held_out", 1)):
     testing.write_synthetic_dataset(workdir / "data", name, seed=seed)
   _fill_training(workdir / "train")
+  fill_evaluation(workdir / "evaluate", make_row)
+  fill_sweep(workdir / "sweep", make_row)
   evaluate = workdir / "evaluate"
-  (evaluate / "videos").mkdir(parents=True)
-  policies = {"random": randomly, "servo": servo}
-  summary = {name: {"attempts": n, "successes": k} for name, (k, n) in policies.items()}
-  (evaluate / "summary.json").write_text(json.dumps({"policies": summary}))
-  log = _edge.JsonLines(evaluate / "rows.jsonl")
-  for name, (successes, attempts) in policies.items():
-    for i in range(attempts):
-      row = {"policy": name, "unit": f"held_out-{i % 3:02d}", "success": i < successes}
-      log.write(row)
   image = RNG.integers(90, 160, (72, 72, 3), np.uint8)
   np.savez(
     evaluate / "overlay.npz",
@@ -44,8 +69,7 @@ def fill(workdir, servo=(41, 120), randomly=(24, 120)):
   )
   tiles = np.repeat(RNG.integers(0, 255, (2, 4, 3), np.uint8), 60, 0).repeat(60, 1)
   Image.fromarray(tiles).save(evaluate / "units.png")
-  for number in range(2):
-    _write_video(evaluate / "videos" / f"servo-held_out-0{number}-7.mp4")
+  fill_videos(evaluate / "videos")
   (workdir / "demo.json").write_text(json.dumps({"seconds": {"collect": 94.2}}))
   manifest = {
     "format": runtime.FORMAT,
@@ -55,6 +79,72 @@ def fill(workdir, servo=(41, 120), randomly=(24, 120)):
   }
   with zipfile.ZipFile(workdir / "policy.hep", "w") as archive:
     archive.writestr("manifest.json", json.dumps(manifest))
+
+
+def fill_evaluation(folder, make_row, policies=(("random", 24), ("servo", 41))):
+  """Of 120 attempts with replacement so many succeed; without, every second one."""
+  rows = []
+  for name, successes in policies:
+    learned = name == "servo"
+    for i in range(120):
+      rows.append(
+        make_row(
+          name,
+          i < successes,
+          repetition=i // 4,
+          attempt=i % 4,
+          unit=f"held_out-{i % 3:02d}",
+          target_properties=["soft", "small"] if i % 5 == 0 else ["rigid", "heavy"],
+          actions=["move", "close"] if learned else [],
+          p_null=[0.2, 0.4] if learned else [],
+          p_best=[0.5, 0.42] if learned else [],
+        )
+      )
+    for i in range(20):
+      rows.append(
+        make_row(
+          name,
+          i % 2 == 0,
+          protocol="without_replacement",
+          repetition=i // 10,
+          attempt=i % 10,
+          remaining=0 if i == 9 else 3,
+        )
+      )
+  _edge.rewrite_jsonl(folder / "rows.jsonl", rows)
+  names = [name for name, _ in policies]
+  summary = {**_scores.summarise(rows, names), "config": facts(names)}
+  _edge.write_atomically(folder / "summary.json", _edge.to_json(summary))
+
+
+def fill_sweep(folder, make_row):
+  rows = []
+  for name, drop in (("open_loop", 2), ("servo", 1), ("servo@1000", 3)):
+    for step, text in enumerate(
+      ("", "camera_shift=0.05", "camera_shift=0.1", "wear=2")
+    ):
+      rows += [
+        make_row(name, i % 4 >= drop, condition=text, repetition=i // 4 + step)
+        for i in range(16)
+      ]
+  content = {"cells": sweep.summarise(rows), "config": facts(["open_loop", "servo"])}
+  _edge.write_atomically(folder / "sweep.json", _edge.to_json(content))
+
+
+def fill_videos(folder):
+  """Two of the gallery's kinds, and a video that the gallery does not list."""
+  folder.mkdir(parents=True)
+  entries = []
+  for kind in ("failure", "success"):
+    name = f"servo-{kind}-held_out-00-scene-7.mp4"
+    _write_video(folder / name)
+    entries.append(
+      {"file": name, "policy": "servo", "kind": kind, "unit": "held_out-00",
+       "scene_seed": 7, "attempt": 0, "condition": "", "caption": f"a {kind}"}
+    )  # fmt: skip
+  entries.append({**entries[0], "file": "lost.mp4"})
+  (folder / "gallery.json").write_text(json.dumps(entries))
+  _write_video(folder / "unlisted.mp4")
 
 
 def _fill_training(folder):
@@ -91,10 +181,21 @@ def _write_video(path):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("runs") / "demo"
-  fill(workdir)
-  return report.write_report(workdir).read_text(encoding="utf-8")
+def workdir(tmp_path_factory, make_row):
+  folder = tmp_path_factory.mktemp("runs") / "demo"
+  fill(folder, make_row)
+  report.write_report(folder)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def page(workdir):
+  return (workdir / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def text(workdir):
+  return (workdir / "report.md").read_text(encoding="utf-8")
 
 
 class Checker(html.parser.HTMLParser):
@@ -141,23 +242,96 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
 
 def test_the_page_shows_every_part(page):
   tags = Checker(page).tags
-  assert tags.count("svg") == 4
-  assert tags.count("video") == 2
+  # Robustness twice, amount of data, calibration twice, along an attempt twice, grasps,
+  # candidates, loss and AUC.
+  assert tags.count("svg") == 11
+  assert tags.count("video") == 3
   for words in (
     "34.2 %",  # 41 of 120
     "26.3 to 43.0 %",  # Wilson
+    "65.8 %<small>57 to 74 %</small><small>N = 120</small>",  # the same as failures
+    "69.0 %<small>N = 100</small>",  # the paper's random motions
+    "1 of 2<small>after 10</small>",  # bins cleared
+    "camera moved",
     "0.571 to 0.629",
     "held_out-02",
     "unit-3",
     "cpu, cuda, tpu",
     "collect 1 min 34 s",
     "python -m experiments.train",
+    "python -m experiments.sweep",
     "mujoco",
   ):
     assert words in page, words
   assert "not run yet" not in page
   text = re.sub(r"data:[^\"]*|<svg.*?</svg>", "", page, flags=re.DOTALL)
   assert not re.search(r"\b(None|nan|inf)\b", text)
+
+
+def test_no_address_of_another_machine_is_on_the_page(page, text):
+  without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+  assert not re.search(
+    r"https?://|//\w+\.\w+/", re.sub('data:[^"]*', "", without_names)
+  )
+  assert not re.search(r"https?://|\]\(|<img|!\[", text)
+
+
+def test_wide_tables_scroll_within_the_page(page):
+  assert page.count("<table>") == page.count('<div class="scroll"><table>') > 5
+  assert ".scroll { overflow-x: auto; }" in page
+  # Captions keep the width of the page, so they are no part of what scrolls.
+  assert "<caption>" not in page
+
+
+def test_the_markdown_has_the_tables_of_the_page(page, text):
+  assert "| servo (ours) | 20.0 % (N = 100) | 65.8 % (57 to 74 %, N = 120) |" in text
+  shown = re.findall(r"<h2>(.*?)</h2>", page)
+  assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == shown
+  blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+  assert len(blocks) == page.count("<table>")
+  for block in blocks:
+    assert len({line.count(" | ") for line in block.splitlines()}) == 1
+
+
+def test_videos_are_shown_by_what_they_show(page, text):
+  films = re.sub(r'src="[^"]*"', "", page[page.index("What it looks like") :])
+  order = [films.index(w) for w in ("Successes", "a success", "Failures", "a failure")]
+  assert order == sorted(order)
+  assert "unlisted" in films
+  assert "Corrections" not in films and "lost" not in films
+  assert "`servo-success-held_out-00-scene-7.mp4`: a success" in text
+
+
+def test_without_a_gallery_all_videos_are_shown(tmp_path):
+  folder = tmp_path / "evaluate" / "videos"
+  folder.mkdir(parents=True)
+  for name in ("one", "two"):
+    (folder / f"{name}.mp4").write_bytes(b"0")
+  assert report.write_report(tmp_path).read_text().count("<video") == 2
+
+
+def test_an_evaluation_of_a_policy_from_elsewhere_is_a_report(tmp_path, make_row):
+  fill_evaluation(tmp_path / "evaluate", make_row)
+  page = report.write_report(tmp_path).read_text(encoding="utf-8")
+  Checker(page)
+  for words in ("How it learned", "What it learned from", "experiments.collect"):
+    assert words not in page
+  assert "--checkpoint=FOLDER" in page
+  assert page.count("not run yet") == 3  # the sweep, videos and the montage
+
+
+def test_policies_that_the_last_evaluation_did_not_name_are_said(tmp_path, make_row):
+  folder = tmp_path / "evaluate"
+  fill_evaluation(folder, make_row)
+  log = _edge.JsonLines(folder / "rows.jsonl")
+  log.write(make_row("oracle", True))
+  log.write(make_row("servo", False, condition="wear=2"))
+  evaluation = _evaluated.read(tmp_path).evaluation
+  assert evaluation.others == ("oracle",)
+  assert len(evaluation.rows) == 280
+  text = report.write_report(tmp_path).read_text(encoding="utf-8")
+  assert "the last evaluation did not name them: oracle" in text
+  assert "--policies=random,servo,oracle" in text
 
 
 def test_figures_follow_the_colours_of_the_page(page):
@@ -168,17 +342,18 @@ def test_figures_follow_the_colours_of_the_page(page):
 def test_an_empty_folder_names_what_was_not_run_and_how_to_run_it(tmp_path):
   text = report.write_report(tmp_path).read_text(encoding="utf-8")
   Checker(text)
-  assert text.count("not run yet") == 7
-  for program in ("collect", "train", "evaluate", "export_policy"):
+  assert text.count("not run yet") == 8
+  for program in ("collect", "train", "evaluate", "sweep", "export_policy"):
     assert f"python -m experiments.{program}" in text
 
 
-def test_text_of_others_is_escaped(tmp_path):
-  folder = tmp_path / "evaluate"
-  folder.mkdir()
-  policies = {"<script>x</script>": {"attempts": 4, "successes": 2}}
-  (folder / "summary.json").write_text(json.dumps({"policies": policies}))
-  assert "<script>" not in report.write_report(tmp_path).read_text(encoding="utf-8")
+def test_text_of_others_is_escaped(tmp_path, make_row):
+  name = "<script>x</script>|"
+  fill_evaluation(tmp_path / "evaluate", make_row, [(name, 3)])
+  page = report.write_report(tmp_path)
+  assert "<script>" not in page.read_text(encoding="utf-8")
+  text = page.with_suffix(".md").read_text(encoding="utf-8")
+  assert "| &lt;script>x&lt;/script>\\| |" in text
 
 
 def test_too_many_videos_are_named_and_left_out(tmp_path, monkeypatch):
@@ -186,7 +361,7 @@ def test_too_many_videos_are_named_and_left_out(tmp_path, monkeypatch):
   videos.mkdir(parents=True)
   for name in ("one", "two"):
     (videos / f"{name}.mp4").write_bytes(b"0" * 100)
-  monkeypatch.setattr(report, "MAX_VIDEO_BYTES", 150)
+  monkeypatch.setattr(_pictures_section, "MAX_VIDEO_BYTES", 150)
   text = report.write_report(tmp_path).read_text(encoding="utf-8")
   assert text.count("<video") == 1
   assert "Left out to keep this page small: two.mp4" in text
@@ -196,12 +371,16 @@ def test_too_many_videos_are_named_and_left_out(tmp_path, monkeypatch):
   ("name", "content"),
   [
     ("evaluate/summary.json", b"{"),
+    ("evaluate/summary.json", b'{"policies": {"random": {"attempts": 4}}}'),
+    ("sweep/sweep.json", b"[]"),
+    ("sweep/sweep.json", b'{"cells": [{}]}'),
+    ("evaluate/videos/gallery.json", b'[{"file": "a.mp4"}]'),
     ("evaluate/overlay.npz", b"PK no archive"),
     ("policy.hep", b"no archive"),
   ],
 )
 def test_a_broken_part_is_named(tmp_path, name, content):
-  (tmp_path / name).parent.mkdir(exist_ok=True)
+  (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
   (tmp_path / name).write_bytes(content)
   with pytest.raises(Exception, match=name.rpartition("/")[2]) as caught:
     report.write_report(tmp_path)
@@ -209,27 +388,39 @@ def test_a_broken_part_is_named(tmp_path, name, content):
   assert not (tmp_path / "report.html").exists()
 
 
+def test_a_row_of_another_version_is_named(tmp_path, make_row):
+  fill_evaluation(tmp_path / "evaluate", make_row)
+  _edge.JsonLines(tmp_path / "evaluate" / "rows.jsonl").write({"policy": "servo"})
+  with pytest.raises(_edge.UserError, match="rows.jsonl lacks 'protocol'"):
+    report.write_report(tmp_path)
+
+
 @pytest.mark.parametrize(
   ("servo", "randomly", "expected"),
   [
-    (
-      (90, 120),
-      (24, 120),
-      "It grasps better than random: the difference is +55 points",
-    ),
-    (
-      (41, 120),
-      (24, 120),
-      "The two intervals overlap, but the difference is +14 points",
-    ),
-    ((27, 120), (24, 120), "does not show that it grasps better than random"),
-    ((2, 120), (24, 120), "It grasps worse than random"),
-    ((3, 10), (0, 0), "No random policy was evaluated"),
+    ((90, 120), (24, 120), "+55 points (95 % interval +43 to +64); it grasps better"),
+    ((27, 120), (24, 120), "does not show that it grasps better"),
+    ((2, 120), (24, 120), "it grasps worse"),
   ],
 )
-def test_the_comparison_says_what_the_intervals_allow(servo, randomly, expected):
+def test_the_comparison_says_what_the_interval_allows(servo, randomly, expected):
   rates = [_results.Rate(n, k) for k, n in (servo, randomly)]
-  assert expected in _words.compare("servo", rates[0], rates[1])
+  assert expected in _words.against(rates[0], "random", rates[1])
+
+
+def test_the_same_bins_are_compared_where_they_are_known():
+  ours, theirs = _results.Rate(120, 60), _results.Rate(120, 48)
+  said = _words.against(ours, "open_loop", theirs, paired=(-0.1, -0.16, -0.04))
+  assert "+10 points (95 % interval +4 to +16) in the same bins; it" in said
+  # One bin has no spread, and says nothing about others.
+  said = _words.against(ours, "open_loop", theirs, paired=(-0.1, -0.1, -0.1))
+  assert "same bins" not in said and "-3 to +22" in said
+
+
+def test_a_servo_alone_is_not_compared(tmp_path, make_row):
+  fill_evaluation(tmp_path / "evaluate", make_row, [("servo", 9)])
+  said = _words.comparisons(_evaluated.read(tmp_path).evaluation)
+  assert said[-1] == "No other policy was evaluated to compare it with."
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Continuous servoing in a cell that does not wait, and its closing report."""
 
 import json
+import types
 
 import av
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from envs import grasp_env, units
 from envs.rollout import Pushing
-from experiments import _edge, _servo_video, _servoing, servo
+from experiments import _edge, _servo_video, _servoing, _window, servo
 from hand_eye.decision import Action, Cause, Decision, hold
 
 UNIT = units.sample_unit(0, "held_out")
@@ -73,9 +74,16 @@ def _task(**fields):
   return servo.ServoTask(unit=UNIT, **fields)
 
 
-def test_it_closes_at_the_target_at_the_rate_that_was_asked_for():
+@pytest.fixture(scope="module")
+def attempt():
+  """One attempt at 5 Hz: (policy, recorder, report, lines)."""
   policy, recorder, lines = Scripted(), Recorder(), []
   report = servo.run(_task(rate=5.0), policy, SIZE, recorder, lines.append)
+  return policy, recorder, report, lines
+
+
+def test_it_closes_at_the_target_at_the_rate_that_was_asked_for(attempt):
+  policy, recorder, report, lines = attempt
   assert report["attempts"] == 1 and report["missed_deadlines"] == 0
   assert report["skipped_ticks"] == 0 and report["held"] == {}
   assert 1 < report["decisions"] < 10
@@ -89,11 +97,8 @@ def test_it_closes_at_the_target_at_the_rate_that_was_asked_for():
   assert seen[0].image.shape == (SIZE, SIZE, 3)
 
 
-def test_the_gripper_is_at_the_table_when_it_closes():
-  recorder = Recorder()
-  policy = Scripted()
-  servo.run(_task(), policy, SIZE, recorder, lambda _: None)
-  lowest = min(pose[2] for pose in recorder.poses)
+def test_the_gripper_is_at_the_table_when_it_closes(attempt):
+  lowest = min(pose[2] for pose in attempt[1].poses)
   assert abs(lowest - UNIT.table_height) < 0.02
 
 
@@ -171,10 +176,50 @@ def test_the_video_shows_candidates_and_latency(tmp_path):
     frames = [f.to_ndarray(format="rgb24") for f in file.decode(video=0)]
   assert len(frames) > 40 and frames[0].shape[1] == 96
 
-  def green(frame):
-    return np.sum((frame[..., 1] > 150) & (frame[..., 0] < 90) & (frame[..., 2] < 110))
+  assert max(map(_green, frames[13:])) > _green(frames[0]) + 3  # the best candidate
 
-  assert max(map(green, frames[13:])) > green(frames[0]) + 3  # the best candidate
+
+def _green(image):
+  """Pixels of the colour that the likeliest candidates are drawn in."""
+  r, g, b = np.moveaxis(image.astype(int), -1, 0)
+  return np.sum((g > 150) & (r < 90) & (b < 110))
+
+
+class Viewer:
+  """In place of MuJoCo's, which needs a display."""
+
+  def __init__(self):
+    self.images, self.texts = [], []
+    self.cam = types.SimpleNamespace()
+
+  def is_running(self):
+    return True
+
+  def sync(self):
+    pass
+
+  def set_images(self, image):
+    self.images.append(image)
+
+  def set_texts(self, text):
+    self.texts.append(text)
+
+  def close(self):
+    pass
+
+
+def test_the_window_shows_candidates_and_latency(monkeypatch):
+  viewer = Viewer()
+  monkeypatch.setattr(_window, "_launch", lambda model, data: (viewer, []))
+  window = _servo_video.ServoWindow()
+  window._pace = _window.Pace(sleep=lambda seconds: None)
+  report = servo.run(_task(num_steps=2), Scripted(), SIZE, window, lambda _: None)
+  window.close()
+  assert len(viewer.images) == len(viewer.texts) == report["decisions"] == 2
+  viewport, image = viewer.images[0]
+  assert image.shape == (viewport.height, viewport.width, 3) and _green(image) > 3
+  text = viewer.texts[0][2]
+  assert text == "1/2 MOVE 0.50, here 0.30 | 30 ms, 3 iterations"
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import dataclasses
 import re
 import sys
+from pathlib import Path
 
 import av
 import jax
 import numpy as np
 import pytest
 
+import hand_eye
 from envs import objects, rollout, units
 from envs.attempt import Attempt
 from experiments import _edge, _policies, _window, evaluate, watch
@@ -158,13 +160,30 @@ def test_a_lost_attempt_is_told():
 
 
 @pytest.mark.parametrize(
-  "name", [n for n in _policies.POLICIES if n not in ("servo", "open_loop")]
+  "name",
+  [n for n in _policies.POLICIES if n not in ("servo", "open_loop", "exported")],
 )
 def test_every_policy_without_a_network_can_be_watched(config, name):
   policy = _policies.make_policy(choose(config, name))
   scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
   (attempt,) = rollout.run_scene(scene, policy).attempts
   assert watch.describe(1, attempt).startswith("attempt 1: ")
+
+
+def test_the_shipped_policy_can_be_watched(config):
+  """Two robots have it side by side, each with frames of its own."""
+  file = Path(hand_eye.__file__).parent / "pretrained" / "demo.hep"
+  networks = _policies.Networks(exported=str(file))
+  spec = _policies.choose("exported", config, networks)
+  policies = [_policies.make_policy(spec) for _ in range(2)]
+  assert policies[0] is not policies[1]
+  scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
+  for result in rollout.run_scenes([scene, scene], policies):
+    (evidence,) = result.attempts[0].evidence
+    assert 0 < evidence["p_null"] < 1 and evidence["action"] != "hold"
+  config.network.preset = "levine2016"
+  with pytest.raises(_edge.UserError, match="frames of 72 pixels.*512"):
+    _policies.choose("exported", config, networks)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +194,7 @@ def test_every_policy_without_a_network_can_be_watched(config, name):
       lambda c, p: choose(c, "servo", p / "none"),
       "--checkpoint=.*none does not exist; .*experiments.train",
     ),
-    (lambda c, p: choose(c, "guess"), "policy 'guess' .*random, servo"),
+    (lambda c, p: choose(c, "guess"), "policy 'guess' .*random, .*servo"),
     (lambda c, p: watch.plan_scene(c, selection="teapots"), "'teapots' is not known"),
     (lambda c, p: watch.plan_scene(c, unit_family="x"), "unit family 'x'"),
     (lambda c, p: watch.plan_scene(c, unit=-1), "unit seed -1"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -12,8 +13,20 @@ import jax
 import numpy as np
 import pytest
 
-from hand_eye import checkpoint, commands, export, network, policy_file, runtime, servo
+from hand_eye import (
+  checkpoint,
+  commands,
+  export,
+  inference,
+  network,
+  policy_file,
+  runtime,
+  servo,
+)
+from hand_eye.decision import Cause
 
+ROOT = pathlib.Path(__file__).parents[2]
+SHIPPED = ROOT / "hand_eye" / "pretrained" / "demo.hep"
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
   low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
@@ -52,6 +65,16 @@ def exported(weights, tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope="module")
+def in_process(weights):
+  return servo.ServoPolicy(
+    inference.build_predictor(CONFIG),
+    weights.params,
+    weights.batch_stats,
+    workspace=WORKSPACE,
+  )
+
+
 def _rewritten(path, tmp_path, **members):
   """A copy of a policy file with some members replaced."""
   copy = tmp_path / "changed.hep"
@@ -61,12 +84,8 @@ def _rewritten(path, tmp_path, **members):
   return copy
 
 
-def test_exported_policy_equals_the_one_in_process(weights, exported):
+def test_exported_policy_equals_the_one_in_process(exported, in_process):
   loaded = runtime.load_policy(exported, deadlines=False)
-  predictor = network.build_predictor(CONFIG)
-  in_process = servo.ServoPolicy(
-    predictor, weights.params, weights.batch_stats, workspace=WORKSPACE
-  )
   for seed in range(4):
     observation, key = _observation(seed), np.array([seed, 0], np.uint32)
     one, other = loaded(observation, key), in_process(observation, key)
@@ -76,6 +95,26 @@ def test_exported_policy_equals_the_one_in_process(weights, exported):
     np.testing.assert_allclose(
       one.evidence["probabilities"], other.evidence["probabilities"], atol=1e-5
     )
+
+
+def test_exported_policy_scores_like_the_network_that_was_trained(weights, exported):
+  loaded = runtime.load_policy(exported, deadlines=False)
+  seen = _observation(0)
+  made = loaded(seen, np.zeros(2, np.uint32)).evidence
+  pair = np.concatenate([seen.pregrasp_image, seen.image], axis=-1)[4:68, 4:68]
+  plain = network.build_predictor(CONFIG)
+
+  @jax.jit
+  def score(candidates):
+    tree = weights.params, weights.batch_stats
+    return jax.nn.sigmoid(
+      plain.score(*tree, plain.encode(*tree, pair[None]), candidates)
+    )
+
+  assert np.std(made["probabilities"]) > 1e-3
+  np.testing.assert_allclose(
+    made["probabilities"], score(made["candidates"]), atol=1e-4, rtol=0
+  )
 
 
 def test_manifest_says_what_it_is(exported):
@@ -119,24 +158,36 @@ def test_workspace_of_the_file_bounds_that_of_the_observation(exported):
 
 # With what jax itself needs.
 _ENOUGH = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
+# Of this project: those that docs/exported_policy.md names.
+_FILES = (
+  "constraints", "decision", "engine", "policy_file", "presets", "program", "runtime",
+  "watchdog",
+)  # fmt: skip
+
+
+def test_the_documentation_names_the_files_that_a_control_process_needs():
+  text = (ROOT / "docs" / "exported_policy.md").read_text(encoding="utf-8")
+  assert f"hand_eye/{{{','.join(_FILES)}}}.py" in text
 
 
 def test_it_runs_where_there_is_only_jax_numpy_and_flatbuffers(
-  weights, exported, tmp_path
+  exported, in_process, tmp_path
 ):
   """In an environment with nothing else, it answers like the one in process."""
   packages = tmp_path / "packages"
-  packages.mkdir()
+  (packages / "hand_eye").mkdir(parents=True)
   installed = pathlib.Path(np.__file__).parents[1]
   for found in installed.iterdir():
     if found.name.split(".")[0].split("-")[0] in _ENOUGH:
       (packages / found.name).symlink_to(found)
-  (packages / "hand_eye").symlink_to(pathlib.Path(runtime.__file__).parent)
+  here = pathlib.Path(runtime.__file__).parent
+  for name in ("__init__", *_FILES):
+    (packages / "hand_eye" / f"{name}.py").symlink_to(here / f"{name}.py")
   program = f"""
 import sys
 sys.path = [{str(packages)!r}] + [p for p in sys.path if "-packages" not in p]
 import numpy as np
-from hand_eye import runtime, wire
+from hand_eye import runtime
 policy = runtime.load_policy({str(exported)!r}, deadlines=False)
 seen = np.load({str(tmp_path / "seen.npz")!r})
 class Seen:
@@ -145,11 +196,12 @@ class Seen:
 made = policy(Seen, np.array([3, 0], np.uint32))
 probabilities = made.evidence["probabilities"]
 np.savez({str(tmp_path / "made.npz")!r}, command=made.command, p=probabilities)
-try:
-  import flax
-except ModuleNotFoundError:
-  sys.exit(0)
-sys.exit("this environment has more")
+for more in ("flax", "chex", "hand_eye.network"):
+  try:
+    __import__(more)
+  except ModuleNotFoundError:
+    continue
+  sys.exit("this environment has more: " + more)
 """
   seen = _observation(3)
   np.savez(
@@ -165,15 +217,10 @@ sys.exit("this environment has more")
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  in_process = servo.ServoPolicy(
-    network.build_predictor(CONFIG),
-    weights.params,
-    weights.batch_stats,
-    workspace=WORKSPACE,
-  )(seen, np.array([3, 0], np.uint32))
+  expected = in_process(seen, np.array([3, 0], np.uint32))
   made = np.load(tmp_path / "made.npz")
-  np.testing.assert_allclose(made["command"], in_process.command, atol=1e-5)
-  np.testing.assert_allclose(made["p"], in_process.evidence["probabilities"], atol=1e-5)
+  np.testing.assert_allclose(made["command"], expected.command, atol=1e-5)
+  np.testing.assert_allclose(made["p"], expected.evidence["probabilities"], atol=1e-5)
 
 
 def test_any_flipped_byte_is_found(exported, tmp_path):
@@ -252,30 +299,68 @@ def test_exchanged_weights_do_not_match_their_checksum(exported, tmp_path):
     export.load_policy(changed)
 
 
-def test_other_answer_than_the_golden_one_is_refused(exported, tmp_path, weights):
-  """Weights changed together with all checksums: the self-test still sees it."""
-  tree = {"params": weights.params, "batch_stats": weights.batch_stats}
-  flat = policy_file.flatten(jax.tree.map(lambda x: -x, tree))
-  changed = _with_weights(exported, tmp_path, flat)
+@pytest.mark.parametrize("factor", [-1.0, math.nan], ids=["other", "nan"])
+def test_weights_that_give_another_answer_are_refused(exported, tmp_path, factor):
+  """Changed together with all checksums: the self-test still sees it."""
+  _, members = policy_file.read(exported)
+  weights = policy_file.read_arrays(members["weights.npz"])
+  changed = {name: factor * array for name, array in weights.items()}
+  changed = _with_member(exported, tmp_path, "weights.npz", policy_file.npz(changed))
   with pytest.raises(export.PolicyFileError, match="fails its self-test"):
     export.load_policy(changed, deadlines=False)
 
 
-def test_weights_that_are_nan_do_not_load(exported, tmp_path, weights):
-  tree = {"params": weights.params, "batch_stats": weights.batch_stats}
-  flat = policy_file.flatten(jax.tree.map(lambda x: x * np.nan, tree))
-  with pytest.raises(export.PolicyFileError, match="fails its self-test"):
-    export.load_policy(_with_weights(exported, tmp_path, flat), deadlines=False)
+def test_functions_that_this_jax_cannot_read_are_one_clear_error(exported, tmp_path):
+  changed = _with_member(exported, tmp_path, "whole.bin", b"of another time")
+  with pytest.raises(
+    export.PolicyFileError, match="cannot be run by jax .* Export it again"
+  ):
+    export.load_policy(changed)
 
 
-def _with_weights(path, tmp_path, flat):
-  """A copy of a policy file with other weights and checksums that fit."""
-  data = policy_file.npz(flat)
+def test_a_device_that_the_file_is_not_for_is_named(exported, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "rocm")
+  with pytest.raises(export.PolicyFileError, match="is for cpu, .* runs on rocm here"):
+    export.load_policy(exported)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  with pytest.raises(export.PolicyFileError, match="is for CPUs, and JAX runs on cuda"):
+    export.load_policy(exported, engine="openvino_float32")
+
+
+def _with_member(path, tmp_path, name, data):
+  """A copy of a policy file with one member replaced and checksums that fit."""
   manifest = runtime.read_manifest(path)
-  sums = manifest.pop("sha256")
-  sums |= {"weights.npz": hashlib.sha256(data).hexdigest()}
-  manifest["sha256"] = sums
-  return _rewritten(path, tmp_path, weights=data, manifest=json.dumps(manifest))
+  manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
+  stem = name.split(".")[0]
+  return _rewritten(path, tmp_path, manifest=json.dumps(manifest), **{stem: data})
+
+
+def test_the_policy_that_ships_here_loads():
+  policy = export.load_policy(SHIPPED, deadlines=False)
+  seen = _observation(0, table_height=policy.manifest["workspace"]["low"][2])
+  assert policy(seen, np.zeros(2, np.uint32)).cause == Cause.NONE
+
+
+def test_a_file_from_before_engines_says_so(exported, tmp_path):
+  """And without an engine it is as good as ever."""
+  manifest, members = policy_file.read(exported)
+  for name in policy_file.ENGINE_FUNCTIONS:
+    del members[f"{name}.bin"], manifest["sha256"][f"{name}.bin"]
+  members["manifest.json"] = json.dumps(manifest).encode()
+  older = tmp_path / "older.hep"
+  older.write_bytes(policy_file.archive(members))
+  with pytest.raises(export.PolicyFileError, match="older than engines. Export it"):
+    export.load_policy(older, engine="openvino_float32")
+  assert export.load_policy(older, deadlines=False).engine is None
+
+
+def test_nested_dicts_survive_their_file_empty_ones_too():
+  tree = {"a": {"b": np.ones(2), "c": {}}, "d": {}, "e": np.zeros((1, 2), np.float32)}
+  found = policy_file.unflatten(
+    policy_file.read_arrays(policy_file.npz(policy_file.flatten(tree)))
+  )
+  assert jax.tree.structure(found) == jax.tree.structure(tree)
+  jax.tree.map(np.testing.assert_array_equal, found, tree)
 
 
 def test_unwritable_path_is_one_clear_error(weights, tmp_path):

@@ -106,6 +106,7 @@ def test_equals_the_plain_network_on_trained_weights(channels):
     {"crop_size": 61, "stem_kernel": 5, "stem_stride": 3, "image_kernel": 5},
     {"stem_form": "space_to_depth"},
     {"dense_units": ()},
+    {"pregrasp": False},
     {"channels": 64, "image_convs": 0, "final_convs": 1, "command_convs": 1},
     {"channels": 64, "image_kernel": 5, "final_convs": 0, "command_convs": 0},
   ],

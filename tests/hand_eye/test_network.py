@@ -281,3 +281,16 @@ def test_weights_are_plain_dicts():
 def test_wrong_configurations_are_one_clear_error(name, overrides, message):
   with pytest.raises(ValueError, match=message):
     network.preset(name, **overrides)
+
+
+def test_without_the_pregrasp_image_it_makes_no_difference():
+  config = network.preset("small", channels=4, image_convs=0, pregrasp=False)
+  predictor = network.build_predictor(config)
+  params, batch_stats = predictor.init(jax.random.key(0))
+  images = np.zeros((2, config.crop_size, config.crop_size, 6), np.uint8)
+  images[1, ..., :3] = 200
+  features = predictor.encode(params, batch_stats, images)
+  np.testing.assert_array_equal(features[0], features[1])
+  images[1, ..., 3:] = 200
+  features = predictor.encode(params, batch_stats, images)
+  assert np.any(features[0] != features[1])

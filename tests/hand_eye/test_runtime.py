@@ -1,5 +1,6 @@
 """Each promise of a loaded policy, broken on purpose, and what then happens."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -7,7 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from hand_eye import checkpoint, commands, decision, export, network, runtime, servo
+from hand_eye import (
+  checkpoint,
+  commands,
+  decision,
+  export,
+  inference,
+  network,
+  runtime,
+  servo,
+)
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
 
@@ -74,14 +84,52 @@ def loaded(path):
   return runtime.load_policy(path, clock=Clock())
 
 
-@pytest.fixture
-def policy(loaded):
-  """For a robot of its own, with a clock that stands still unless it is moved."""
+class StandIn:
+  """In place of OpenVINO, which may be missing: JAX, called from the host."""
+
+  def __init__(self, weights, config, name, counts):
+    self.weights, self.counts = weights, counts
+    self.distort = lambda logits: logits
+    self._encode = jax.jit(functools.partial(inference.encode, config=config))
+    self._score = jax.jit(functools.partial(inference.score, config=config))
+
+  def encode(self, images):
+    return np.asarray(self._encode(self.weights, images))
+
+  def score(self, features, candidates):
+    assert len(candidates) in self.counts
+    return self.distort(np.asarray(self._score(self.weights, features, candidates)))
+
+
+@pytest.fixture(scope="module")
+def loaded_with_engine(path):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runtime, "OpenVino", StandIn)
+    return runtime.load_policy(path, engine="openvino_float32", clock=Clock())
+
+
+def _for_a_robot(loaded):
+  """Of its own, with a clock that stands still unless it is moved."""
   program = loaded._program
   program.clock.tick = 0.0
   program._seconds = {name: 0.0 for name in program._seconds}
   program._fastest = {name: 0.0 for name in program._seconds}
   return loaded.for_robot()
+
+
+@pytest.fixture
+def policy(loaded):
+  return _for_a_robot(loaded)
+
+
+@pytest.fixture
+def with_engine(loaded_with_engine):
+  return _for_a_robot(loaded_with_engine)
+
+
+@pytest.fixture(params=["policy", "with_engine"])
+def either(request):
+  return request.getfixturevalue(request.param)
 
 
 def _held(made, cause, words):
@@ -115,10 +163,22 @@ def test_the_parts_decide_like_the_whole(policy):
   assert other.iterations == 3 and other.complete and other.on_time
 
 
+def test_with_an_engine_the_file_decides_the_same(policy, with_engine):
+  assert with_engine.engine == "openvino_float32" and policy.engine is None
+  for seed in range(4):
+    one = policy(_observation(seed), KEY)
+    other = with_engine(_observation(seed), KEY, 1.0 if seed % 2 else None)
+    assert one.action == other.action and one.reason == other.reason
+    np.testing.assert_allclose(one.command, other.command, atol=1e-5)
+    for name in ("candidates", "probabilities", "means", "covariances"):
+      np.testing.assert_allclose(one.evidence[name], other.evidence[name], atol=1e-5)
+    assert other.iterations == 3 and other.complete and other.on_time
+
+
 @pytest.mark.parametrize("fits", [0, 1, 2, 3])
-def test_a_deadline_gives_the_best_of_the_iterations_that_fit(policy, fits):
+def test_a_deadline_gives_the_best_of_the_iterations_that_fit(either, fits):
   """Each function takes 10 ms of a clock that says so."""
-  program = policy._program
+  policy, program = either, either._program
   program._seconds = {"begin": 0.010, "iterate": 0.010, "finish": 0.010}
   run = program._run
 
@@ -179,7 +239,7 @@ def test_predictions_follow_a_slower_run_at_once_and_a_faster_one_slowly(policy)
   assert slow == pytest.approx(0.010) and 0.005 < program.expected("iterate") < slow
 
 
-def test_nothing_is_compiled_after_loading(policy):
+def test_nothing_is_compiled_after_loading(either):
   compiled = []
 
   def listen(event, *_, **__):
@@ -188,18 +248,20 @@ def test_nothing_is_compiled_after_loading(policy):
 
   jax.monitoring.register_event_duration_secs_listener(listen)
   for seed in range(3):
-    policy(_observation(seed, step=seed + 2), KEY)
-    policy(_observation(seed + 10), KEY, 9.0)
+    either(_observation(seed, step=seed + 2), KEY)
+    either(_observation(seed + 10), KEY, 9.0)
   assert not compiled
   jax.jit(lambda x: x * 3.25 + 1)(np.zeros(17))
   assert compiled  # the listener hears
 
 
-def test_other_shapes_are_an_error_and_not_a_compilation(policy, path):
-  program = policy._program
+def test_other_shapes_are_an_error_and_not_a_compilation(either):
   inputs = [np.zeros((8, 8, 3), np.uint8)] * 2 + [np.zeros(4, np.float32)] * 9
   with pytest.raises(runtime.RecompilationError, match="shapes and types .* static"):
-    program.whole(*inputs)
+    either._program.whole(*inputs)
+
+
+def test_without_deadlines_a_deadline_is_an_error_and_not_a_compilation(path):
   without = runtime.load_policy(path, deadlines=False)
   assert without(_observation(), KEY).action == Action.MOVE
   with pytest.raises(runtime.RecompilationError, match="deadlines=True"):
@@ -277,6 +339,44 @@ def test_scores_that_are_not_finite_never_leave(policy):
       program._weights = good
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_of_an_engine_that_are_not_finite_never_leave(
+  with_engine, monkeypatch, value
+):
+  network = with_engine._program._engine
+  for broken in (slice(None), slice(2, 3), slice(0, 1)):  # all, one, closing here too
+
+    def distort(logits, broken=broken):
+      logits = logits.copy()
+      logits[broken] = value
+      return logits
+
+    monkeypatch.setattr(network, "distort", distort)
+    for deadline in (None, 9.0):
+      made = with_engine.for_robot()(_observation(), KEY, deadline)
+      _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
+
+
+def test_an_engine_that_fails_holds(with_engine, monkeypatch):
+  def broken(logits):
+    raise RuntimeError("Exception from src/inference: no memory")
+
+  monkeypatch.setattr(with_engine._program._engine, "distort", broken)
+  _held(with_engine(_observation(), KEY), Cause.FAILED, "no memory")
+  assert with_engine.tally.counts()["failed"] == 1
+
+
+def test_an_engine_that_computes_something_else_is_refused(path, monkeypatch):
+  class Wrong(StandIn):
+    def __init__(self, *args):
+      super().__init__(*args)
+      self.distort = lambda logits: logits + 0.05
+
+  monkeypatch.setattr(runtime, "OpenVino", Wrong)
+  with pytest.raises(runtime.PolicyFileError, match="self-test: .* at most 0.001"):
+    runtime.load_policy(path, engine="openvino_float32")
+
+
 def test_a_command_that_is_not_finite_never_leaves(policy, monkeypatch):
   """Even if the compiled function gave one."""
   whole = policy._program.whole
@@ -334,6 +434,27 @@ def test_commands_are_bounded_inside_the_file(policy):
   finally:
     program._weights = good
   assert {Action.MOVE, Action.CLOSE} <= actions
+
+
+def test_commands_are_bounded_whatever_an_engine_says(with_engine, monkeypatch):
+  rng = np.random.default_rng(0)
+
+  def distort(logits):
+    return rng.normal(scale=30, size=logits.shape).astype(np.float32)
+
+  monkeypatch.setattr(with_engine._program._engine, "distort", distort)
+  actions = set()
+  for seed in range(60):
+    pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
+    seen = _observation(seed, pose=pose.astype(np.float32))
+    made = with_engine.for_robot()(seen, np.array([0, seed], np.uint32))
+    actions.add(made.action)
+    assert np.linalg.norm(made.command[:3]) <= 0.05 + 1e-4
+    assert abs(commands.yaw_change(made.command)) <= 0.3 + 1e-4
+    ends = np.asarray(commands.apply(seen.pose, made.evidence["candidates"]))
+    assert np.all(ends[:, 0] >= 0.45 - 1e-4) and np.all(ends[:, 0] <= 0.6 + 1e-4)
+    assert np.all(np.abs(ends[:, 1]) <= 0.1 + 1e-4)
+  assert len(actions) > 1
 
 
 def test_constraints_given_at_loading_hold(path):

@@ -160,6 +160,37 @@ def test_only_kernels_decay():
     np.testing.assert_allclose(update, expected, atol=1e-7, err_msg=str(path))
 
 
+def test_steps_are_those_of_the_formulas():
+  """SGD with Nesterov's momentum, and AdamW, each after clipping; two steps."""
+  weights = {"kernel": jnp.array([1.0, -2.0])}
+  gradient = {"kernel": jnp.array([3.0, 4.0])}  # of norm 5, clipped to 1
+  clipped = np.array([0.6, 0.8])
+
+  def step(name):
+    config = training.OptimizerConfig(
+      name=name, learning_rate=0.1, weight_decay=0.01, momentum=0.5, clip_norm=1.0
+    )
+    optimizer = training.make_optimizer(config)
+    state, updates = optimizer.init(weights), {}
+    for _ in range(2):
+      updates, state = optimizer.update(gradient, state, weights)
+    return updates["kernel"]
+
+  decay = 0.01 * weights["kernel"]
+  momentum = clipped + 0.5 * clipped
+  np.testing.assert_allclose(
+    step("sgd"), -0.1 * (clipped + 0.5 * momentum + decay), rtol=1e-5
+  )
+  # Of the same gradient twice, Adam's corrected moments are g and g^2.
+  np.testing.assert_allclose(step("adamw"), -0.1 * (1.0 + decay), rtol=1e-4)
+
+
+def test_the_state_given_to_a_step_is_donated():
+  state = _state()
+  _train(state, _batch(), 1)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
 def test_schedule_rises_and_decays():
   config = training.OptimizerConfig(learning_rate=2.0, warmup_steps=10, decay_steps=110)
   rate = training.learning_rate_schedule(config)

@@ -1,0 +1,110 @@
+"""What the report says of a sweep: robustness, steps, and amounts of data."""
+
+from collections.abc import Mapping
+
+from experiments import _blocks, _breakdown, _commands, _names
+from experiments._evaluated import Evaluated, Sweep
+from experiments._evaluation_sections import success
+
+
+def robustness(found: Evaluated) -> _blocks.Section:
+  """Success against the amount of each condition, ours beside the baselines."""
+  heading = "When the robot is not as it was"
+  sweep, parts = found.sweep, _data_amounts(found)
+  command = _commands.sweep(found.workdir, sweep)
+  if sweep is None or not sweep.conditions:
+    return _blocks.Section(heading, [_blocks.Missing("Sweep", command), *parts])
+  protocol = _breakdown.protocol_of(sweep.cells)
+  usual_steps = int(sweep.settings.get("num_steps", 0))
+  curves = _breakdown.curves(sweep.cells, protocol, usual_steps)
+  policies = [name for name in sweep.policies if "@" not in name]
+  looks = _names.looks(policies)
+  bins = int(sweep.settings.get(protocol, {}).get("repetitions", 0))
+  parts = [
+    _blocks.Text(
+      f"Success {protocol.replace('_', ' ')} after something was changed, in the same"
+      f" {bins} bins each time. Policies that are told the camera's pose know where it"
+      " was before it was moved; the servo is told nothing. The point that changes"
+      " nothing is the sweep without conditions. Bands: 95 %, from redrawing bins."
+    ),
+    _blocks.Legend([(_names.policy(name), *looks[name]) for name in policies]),
+    _curves(curves, looks),
+    _blocks.Details("The figures of these curves", [_conditions(sweep)]),
+    *parts,
+  ]
+  return _blocks.Section(heading, parts)
+
+
+def _curves(
+  curves: Mapping[str, _breakdown.Curve], looks: Mapping[str, _names.Look]
+) -> _blocks.Columns:
+  from experiments import _evaluation_figures
+
+  known = [name for name in _names.CONDITIONS if name in curves]
+  others = [name for name in curves if name not in known]
+  return _blocks.Columns(
+    [
+      _blocks.Picture(
+        _evaluation_figures.robustness(
+          name, {p: points for p, points in curves[name].items() if p in looks}, looks
+        ),
+        "",
+      )
+      for name in (*known, *others)
+    ],
+    narrow=True,
+  )
+
+
+def _conditions(sweep: Sweep) -> _blocks.Table:
+  """Every cell of the sweep."""
+  rows: list[list[_blocks.Cell]] = []
+  for protocol in dict.fromkeys(cell.protocol for cell in sweep.cells):
+    own = [cell for cell in sweep.cells if cell.protocol == protocol]
+    rates = {(cell.condition, cell.policy): cell.rate for cell in own}
+    for cell in {cell.condition: cell for cell in own}.values():
+      label = "nothing changed"
+      if cell.name:
+        amount = _names.amount(cell.name, cell.amount)
+        label = f"{_names.condition(cell.name).label}: {amount}"
+      rows.append(
+        [
+          _blocks.Stacked(label, (protocol.replace("_", " "),)),
+          *(success(rates.get((cell.condition, name))) for name in sweep.policies),
+        ]
+      )
+  header = ("success", *map(_names.policy, sweep.policies))
+  return _blocks.Table(header, rows, numbers=range(1, len(header)))
+
+
+def _data_amounts(found: Evaluated) -> list[_blocks.Block]:
+  """Success against the attempts that the servo's network learned from."""
+  from experiments import _evaluation_figures
+
+  rates = dict(found.evaluation.with_replacement) if found.evaluation else {}
+  if found.sweep:
+    protocol = _breakdown.protocol_of(found.sweep.cells)
+    rates |= {
+      cell.policy: cell.rate
+      for cell in found.sweep.cells
+      if cell.protocol == protocol and not cell.condition
+    }
+  points = _breakdown.by_data(rates)
+  if not points:
+    return []
+  rows = [[f"{amount:,.0f}", success(rate)] for amount, rate in points]
+  return [
+    _blocks.Heading("With more and less data"),
+    _blocks.Columns(
+      [
+        _blocks.Picture(_evaluation_figures.data_amount(points), ""),
+        _blocks.Table(
+          ("attempts learned from", "success"),
+          rows,
+          numbers=(0, 1),
+          caption="Networks of the servo that learned from so many attempts.",
+        ),
+      ],
+      narrow=True,
+    ),
+  ]

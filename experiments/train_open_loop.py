@@ -1,0 +1,60 @@
+r"""Trains the open-loop baseline: the servo's network on patches (Section 6).
+
+  python -m experiments.train_open_loop --config=experiments/configs/demo.py \
+    --data=runs/demo/data/train/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
+    --workdir=runs/demo/open_loop
+
+The same attempts, network, optimizer, number of steps and flags as in
+experiments.train, and the same files in the work folder; the config's section `patches`
+says how patches are cut. An attempt gives one sample, the pregrasp image around the
+place where its gripper closed; so the phases of the curriculum do not differ.
+
+The same command continues a run that was interrupted.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import _edge, _patches, _train_config, train
+
+
+def train_open_loop(
+  config: Mapping[str, Any],
+  data: Sequence[str | Path],
+  held_out: Sequence[str | Path],
+  workdir: str | Path,
+  **options: Any,
+) -> dict[str, Any]:
+  """Trains to the end of the config's phases, or continues to there.
+
+  Args:
+    config: sections `network`, `train` and `patches`, see experiments/configs.
+    data, held_out, workdir, **options: see train.train.
+
+  Returns:
+    The final held-out row of metrics.jsonl.
+
+  Raises:
+    UserError and what train.train raises; also for attempts of units whose calibration
+      is not known.
+  """
+  settings = _edge.build(_patches.PatchConfig, config.get("patches", {}), "patches")
+  network = _train_config.build_network(config["network"])
+  mirrored = {"mirror_probability": settings.mirror_probability}
+  return train.train(
+    {**config, "train": {**dict(config["train"].items()), **mirrored}},
+    data,
+    held_out,
+    workdir,
+    view=_patches.view(settings, network.crop_size),
+    **options,
+  )
+
+
+def main(_: Sequence[str]) -> None:
+  train.run(train_open_loop)
+
+
+if __name__ == "__main__":
+  _edge.run(main, train.define_flags)
