@@ -228,9 +228,11 @@ def define_flags() -> None:
   flags.DEFINE_string("workdir", "", "Folder for the video or page.")
   flags.DEFINE_bool("viewer", False, "A window instead of a video.")
   flags.DEFINE_bool("explain", False, "A page on one attempt instead of a video.")
-  flags.DEFINE_integer("attempt", 0, "Which one is explained, in its bin, from 0.")
+  flags.DEFINE_integer(
+    "attempt", 0, "Which one is explained, in its bin, from 0.", lower_bound=0
+  )
   flags.DEFINE_string("evaluation", "", "Explain a row of this work folder.")
-  flags.DEFINE_integer("row", 0, "Which one, from 0.")
+  flags.DEFINE_integer("row", 0, "Which one, from 0.", lower_bound=0)
 
 
 def main(_: Sequence[str]) -> None:

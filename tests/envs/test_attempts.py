@@ -333,6 +333,25 @@ def test_without_replacement_the_bin_empties():
   assert [len(attempt.objects) for attempt in kept] == [2, 2, 2]
 
 
+def test_an_attempt_tells_how_far_its_target_was_pushed():
+  class Waits:
+    """Stays above everything: it touches nothing before it goes down to close."""
+
+    def __call__(self, observation, key):
+      rise = observation.table_height + 0.18 - observation.pose[2]
+      return Decision(np.array([0, 0, rise, 0, 1], np.float32), close=False)
+
+  quiet = task(num_attempts=1, num_steps=(4,))
+  pushed = dataclasses.replace(quiet, pushing=rollout.Pushing(2, 0.6))
+  (still,) = rollout.run_scene(quiet, Waits()).attempts
+  (moved,) = rollout.run_scene(pushed, Waits()).attempts
+  assert still.target.moved < 0.002 < 0.01 < moved.target.moved
+  (late,) = rollout.run_scene(
+    dataclasses.replace(quiet, pushing=rollout.Pushing(3, 0.6)), Waits()
+  ).attempts
+  assert late.target.moved < 0.002  # after the last decision: nobody could see it
+
+
 def test_random_commands_are_seeded_and_stay_in_the_workspace():
   low, high = units.sample_unit(0).workspace()
   image = np.zeros((8, 8, 3), np.uint8)

@@ -213,12 +213,14 @@ def finished(tmp_path_factory):
 
 def test_the_demo_leaves_everything_it_promises(finished):
   page = (finished / "report.html").read_text(encoding="utf-8")
-  assert page.count("<video") == 1
+  gallery = json.loads((finished / "evaluate/videos/gallery.json").read_text())
+  assert gallery and page.count("<video") == len(gallery)
   for policy in ("random", "servo"):
     assert re.search(rf"<td[^>]*>{policy}</td>", page), policy
   assert (finished / "policy.hep").stat().st_size > 10_000
   assert (finished / "evaluate" / "units.png").is_file()
-  assert len(list((finished / "evaluate" / "videos").glob("*.mp4"))) == 1
+  videos = (finished / "evaluate" / "videos").glob("*.mp4")
+  assert {video.name for video in videos} == {entry["file"] for entry in gallery}
   overlay = np.load(finished / "evaluate" / "overlay.npz")
   assert overlay["pixels"].shape == (192, 2)  # 3 iterations of 64 candidates
   rows = _edge.read_jsonl(finished / "evaluate" / "rows.jsonl")
