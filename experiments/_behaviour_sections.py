@@ -16,7 +16,7 @@ def predictor(evaluation: Evaluation) -> _blocks.Section | None:
   """What the network said during the evaluated attempts, and what came of it."""
   from experiments import _evaluation_figures, figures
 
-  rows, policy = evaluation.rows, _names.OURS
+  rows, policy = evaluation.rows, _names.ours(evaluation.policies)
   if not any(row["policy"] == policy and row["p_best"] for row in rows):
     return None
   parts: list[_blocks.Block] = []
@@ -106,9 +106,10 @@ def soft_and_hard(evaluation: Evaluation) -> _blocks.Section | None:
   from experiments import _evaluation_figures
 
   heading = "Soft against hard grasps"
-  if _names.OURS not in evaluation.policies:
+  ours = _names.ours(evaluation.policies)
+  if not ours:
     return None
-  found = _breakdown.grasps(evaluation.rows, _names.OURS)
+  found = _breakdown.grasps(evaluation.rows, ours)
   if not len(found.soft):
     words = (
       "Nothing can be said of the paper's Figure 9: the servo closed nearest to a soft"

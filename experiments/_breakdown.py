@@ -162,6 +162,6 @@ def by_data(rates: Mapping[str, Rate]) -> list[tuple[float, Rate]]:
   found = []
   for policy, rate in rates.items():
     start, _, network = policy.partition("@")
-    if start == _names.OURS and network.replace("_", "").isdigit():
+    if start == _names.OURS[0] and network.replace("_", "").isdigit():
       found.append((float(network), rate))
   return sorted(found, key=lambda point: point[0])

@@ -56,7 +56,7 @@ def data_amount(points: Sequence[tuple[float, Rate]]) -> str:
 def _small() -> tuple[Figure, Axes]:
   """Of one size, whatever is written around it, so that several make a grid."""
   figure, axes = plt.subplots(figsize=(3.5, 2.5))
-  figure.subplots_adjust(left=0.2, right=0.97, bottom=0.2, top=0.9)
+  figure.subplots_adjust(left=0.19, right=0.97, bottom=0.2, top=0.9)
   return figure, axes
 
 
@@ -80,7 +80,6 @@ def _line(
 def _percent(axes: Axes) -> None:
   axes.set_ylim(0, 1)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-  axes.set_ylabel("success")
 
 
 def along(

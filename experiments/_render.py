@@ -78,9 +78,10 @@ def markdown(
   """The whole text; it links to nothing and shows no pictures."""
   parts = [f"# {_plain(title)}", _plain(subtitle)]
   for section in sections:
-    if section.heading:
+    inside = [text for part in section.parts if (text := _markdown(part, level + 1))]
+    if section.heading and inside:
       parts.append(f"{'#' * level} {_plain(section.heading)}")
-    parts += [_markdown(part, level + 1) for part in section.parts]
+    parts += inside
   return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from experiments import _blocks, _breakdown, _commands, _names
 from experiments._evaluated import Evaluated, Sweep
-from experiments._evaluation_sections import success
+from experiments._evaluation_sections import FEW_BINS, success
 
 
 def robustness(found: Evaluated) -> _blocks.Section:
@@ -20,12 +20,14 @@ def robustness(found: Evaluated) -> _blocks.Section:
   policies = [name for name in sweep.policies if "@" not in name]
   looks = _names.looks(policies)
   bins = int(sweep.settings.get(protocol, {}).get("repetitions", 0))
+  too_few = ", which are so few that they are too narrow" if bins < FEW_BINS else ""
   parts = [
     _blocks.Text(
       f"Success {protocol.replace('_', ' ')} after something was changed, in the same"
       f" {bins} bins each time. Policies that are told the camera's pose know where it"
       " was before it was moved; the servo is told nothing. The point that changes"
-      " nothing is the sweep without conditions. Bands: 95 %, from redrawing bins."
+      " nothing is the sweep without conditions. Bands: 95 %, from redrawing the"
+      f" bins{too_few}."
     ),
     _blocks.Legend([(_names.policy(name), *looks[name]) for name in policies]),
     _curves(curves, looks),

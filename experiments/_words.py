@@ -36,7 +36,8 @@ def comparisons(evaluation: Evaluation) -> list[str]:
   """The servo against each baseline of Table 1; else all against random motions."""
   rates = evaluation.with_replacement
   known = [name for name in _names.POLICIES if name in rates and rates[name].attempts]
-  if _names.OURS not in known:
+  own = _names.ours(known)
+  if not own:
     base = rates.get(_names.RANDOM)
     others = [name for name in known if name != _names.RANDOM]
     said = [succeeded(name, rates[name]) for name in others]
@@ -44,10 +45,10 @@ def comparisons(evaluation: Evaluation) -> list[str]:
       for number, name in enumerate(others):
         said[number] += " " + against(rates[name], _names.RANDOM, base)
     return said
-  ours = rates[_names.OURS]
-  said = [succeeded(_names.OURS, ours)]
+  ours = rates[own]
+  said = [succeeded(own, ours)]
   for name in known:
-    if name not in (_names.OURS, "oracle"):
+    if name not in (*_names.OURS, "oracle"):
       pair = evaluation.paired.get(name, {}).get(_evaluated.WITH)
       said.append(against(ours, name, rates[name], pair))
   if len(said) == 1:

@@ -144,10 +144,10 @@ def _again(results: Results, evaluated: Evaluated) -> _blocks.Section:
     _blocks.Text(f"The last `make demo` took: {took}." if took else "", "soft"),
     _blocks.Code(text),
   ]
-  if f"={_commands.UNKNOWN}" in text:
+  if any(f"={name}" in text for name in (_commands.FOLDER, _commands.FILE)):
     words = (
-      f"{_commands.UNKNOWN}: the folder of a network's checkpoints, which this work"
-      " folder does not hold; which network it was is said below."
+      f"{_commands.FOLDER}: the checkpoints of a network, {_commands.FILE}: an exported"
+      " policy, which this work folder does not hold. Which one it was is said below."
     )
     parts.append(_blocks.Text(words, "soft"))
   for heading, found in (("evaluated", evaluation), ("swept", evaluated.sweep)):
@@ -167,7 +167,8 @@ def _what(found: _evaluated.Evaluation | _evaluated.Sweep) -> _blocks.Table:
       text = str(value)
       if isinstance(value, dict):
         text = ", ".join(f"{key.replace('_', ' ')} {v}" for key, v in value.items())
-      rows.append((name.replace("_", " "), text))
+      if text:
+        rows.append((name.replace("_", " "), text))
   for name, spec in found.specs.items():
     servo = ", ".join(f"{key} {v}" for key, v in (spec.get("servo") or {}).items())
     version = spec.get("version") or "without a network"

@@ -24,6 +24,7 @@ from experiments import (
   _robustness_section,
   _scores,
   _trials,
+  _words,
   evaluate,
   sweep,
 )
@@ -109,6 +110,25 @@ def test_table_1_counts_failures_beside_those_of_the_paper(make_row):
   assert sum(columns for _, columns in table.groups) == len(table.header)
   assert _evaluation_sections.FIRST == protocols.FIRST
   assert "50 bins of 4 attempts with 6 objects with replacement" in table.caption
+
+
+def test_an_exported_policy_stands_in_for_the_servo(make_row):
+  rows = [
+    make_row(name, i % 4 < hits, repetition=i // 8)
+    for name, hits in (("random", 1), ("exported", 3), ("oracle", 4))
+    for i in range(40)
+  ]
+  evaluation = evaluation_of(rows, ["random", "exported", "oracle"])
+  table = _evaluation_sections.table_1(evaluation)
+  found = row_of(table, "exported servo (ours)")
+  assert [cell.top for cell in found[1:3]] == ["20.0 %", "25.0 %"]
+  assert not [row for row in table.rows if row[0] == "servo (ours)"]
+  assert table.rows[table.strong[0]] == found
+  assert evaluation.paired["random"]["with_replacement"][0] == -0.5
+  said = _words.comparisons(evaluation)
+  assert len(said) == 2
+  assert said[0].startswith("Exported servo (ours): 30 of 40")
+  assert said[1].startswith("Against random") and said[1].endswith("it grasps better.")
 
 
 def test_an_object_counts_for_each_of_its_properties(make_row, tmp_path):
@@ -297,7 +317,9 @@ def flags_of(command):
 
 def test_the_command_of_an_evaluation_makes_its_settings_again(tmp_path, make_row):
   rows = [make_row("servo:no_raise", True), make_row("open_loop", True)]
-  evaluation = evaluation_of(rows, ["open_loop", "servo:no_raise", "servo@900"], seed=5)
+  evaluation = evaluation_of(
+    rows, ["open_loop", "servo:no_raise", "servo@900", "exported"], seed=5
+  )
   evaluation.settings["with_replacement"]["repetitions"] = 3
   (tmp_path / "train" / "checkpoints").mkdir(parents=True)
   found = flags_of(_commands.evaluate(tmp_path, evaluation))
@@ -305,8 +327,9 @@ def test_the_command_of_an_evaluation_makes_its_settings_again(tmp_path, make_ro
     "checkpoint": str(tmp_path / "train" / "checkpoints"),
     "open_loop": "FOLDER",
     "checkpoints": "900=FOLDER",
+    "exported": "FILE",
     "workdir": str(tmp_path / "evaluate"),
-    "policies": "open_loop,servo:no_raise,servo@900",
+    "policies": "open_loop,servo:no_raise,servo@900,exported",
     "config.evaluate.seed": "5",
     "config.evaluate.with_replacement.repetitions": "3",
   }
