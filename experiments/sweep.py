@@ -71,13 +71,14 @@ def sweep(
   workdir = _edge.prepare_workdir(workdir)
   facts = evaluate.identity(settings, specs, frame_size)
   _edge.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
-  rows = _trials.run(
-    list(itertools.chain.from_iterable(planned)),
-    workdir / "rows.jsonl",
-    num_workers=settings.num_workers,
-    label="sweep",
-    runner=runner,
-  )
+  with _trials.compiled_once():
+    rows = _trials.run(
+      list(itertools.chain.from_iterable(planned)),
+      workdir / "rows.jsonl",
+      num_workers=settings.num_workers,
+      label="sweep",
+      runner=runner,
+    )
   cells = summarise(rows)
   _edge.write_atomically(workdir / "rows.csv", as_csv(rows))
   content = {"cells": cells, "config": facts, "versions": _edge.versions()}
