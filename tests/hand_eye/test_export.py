@@ -25,6 +25,8 @@ from hand_eye import (
 )
 from hand_eye.decision import Cause
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 ROOT = pathlib.Path(__file__).parents[2]
 SHIPPED = ROOT / "hand_eye" / "pretrained" / "demo.hep"
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)

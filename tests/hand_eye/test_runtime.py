@@ -21,6 +21,8 @@ from hand_eye import (
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
   low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
