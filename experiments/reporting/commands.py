@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import _edge, _train_config
-from experiments._evaluated import Evaluation, Sweep
+from experiments.reporting.evaluated import Evaluation, Sweep
 
 # Stand where something is needed that the work folder does not have.
 FOLDER, FILE = "FOLDER", "FILE"
