@@ -241,17 +241,17 @@ def test_drop_test_sees_an_object_and_no_noise(size):
   assert success.drop_test_says_grasped(before, after)
 
 
-def test_an_attempt_whose_physics_diverge_is_dropped_and_counted():
-  class Breaks(RandomPolicy):
-    calls = 0
+def test_an_attempt_whose_physics_diverge_is_dropped_and_counted(monkeypatch):
+  step, calls = GraspEnv.step, []
 
-    def __call__(self, observation, key):
-      Breaks.calls += 1
-      if Breaks.calls == 2:
-        raise DivergedError("planted")
-      return super().__call__(observation, key)
+  def breaks(env, command, rng):
+    calls.append(command)
+    if len(calls) == 2:
+      raise DivergedError("planted")
+    step(env, command, rng)
 
-  result = rollout.run_scene(task(num_steps=(2,), num_attempts=3), Breaks())
+  monkeypatch.setattr(GraspEnv, "step", breaks)
+  result = rollout.run_scene(task(num_steps=(2,), num_attempts=3), RandomPolicy())
   assert len(result.attempts) == 3
   assert result.diverged == 1
 

@@ -18,7 +18,7 @@ from experiments import (
   _policies,
   _replay,
   _trials,
-  evaluate,
+  sweep,
   watch,
 )
 from experiments.configs import demo as demo_config
@@ -220,29 +220,27 @@ def test_poses_that_a_baseline_judged_are_shown_on_the_table():
 @pytest.fixture
 def config():
   config = demo_config.get_config()
-  config.evaluate.update(
+  config.evaluate.update({"num_units": 1, "num_steps": 3, "num_workers": 1})
+  config.sweep.update(
     {
-      "policies": ("random", "oracle"),
-      "with_replacement": {"repetitions": 2, "num_attempts": 2, "num_objects": 3},
+      "policies": ("oracle",),
+      "with_replacement": {"repetitions": 2, "num_attempts": 1, "num_objects": 3},
       "without_replacement": {"repetitions": 1, "num_attempts": 2, "num_objects": 2},
-      "num_units": 1,
-      "num_steps": 3,
-      "num_workers": 1,
-      "num_videos": 1,
-      "video_size": SIZE,
+      "conditions": ("push=0.4",),
     }
   )
   return config
 
 
-def test_any_row_of_an_evaluation_is_explained_as_it_was(config, tmp_path, monkeypatch):
+def test_any_row_of_a_sweep_is_explained_as_it_was(config, tmp_path, monkeypatch):
   none = _policies.Networks()
-  evaluate.evaluate(config, none, tmp_path)
+  sweep.sweep(config, none, tmp_path)
   rows = _edge.read_jsonl(tmp_path / "rows.jsonl")
   config.evaluate.num_steps = 9  # the folder says how it was
-  number = max(i for i, r in enumerate(rows) if r["policy"] == "oracle")
+  number = len(rows) - 1
   trial, row = _explain.find(tmp_path, number, config, none)
-  assert row == rows[number] and row["protocol"] == "without_replacement"
+  assert row == rows[number]
+  assert (row["protocol"], row["condition"]) == ("without_replacement", "push=0.4")
   wanted = _decisions.Wanted(trial, row["repetition"], row["attempt"], SIZE)
   again = _decisions.make_again(wanted)
   monkeypatch.setattr(_decisions, "make_again", lambda _: again)  # made once is enough
@@ -259,7 +257,7 @@ def test_any_row_of_an_evaluation_is_explained_as_it_was(config, tmp_path, monke
   monkeypatch.setattr(_decisions, "make_again", lambda _: None)
   with pytest.raises(_edge.UserError, match="bin was empty before that attempt"):
     _explain.explain(wanted, tmp_path / "pages", row)
-  with pytest.raises(_edge.UserError, match=r"--row=99: .* has 12 rows"):
+  with pytest.raises(_edge.UserError, match=rf"--row=99: .* has {len(rows)} rows"):
     _explain.find(tmp_path, 99, config, none)
   facts = json.loads((tmp_path / "config.json").read_text())
   facts["cell"]["mujoco"] = "3.0.0"
@@ -291,8 +289,8 @@ def test_a_row_of_the_servo_is_explained_to_the_last_digit(config, tmp_path):
   with checkpoint.Checkpointer(tmp_path / "checkpoints", network) as checkpointer:
     checkpointer.save(state, score=0.5)
   networks = _policies.Networks(servo=str(tmp_path / "checkpoints"))
-  config.evaluate.policies = ("servo", "servo:no_early_close")
-  evaluate.evaluate(config, networks, tmp_path / "run")
+  config.sweep.policies = ("servo", "servo:no_early_close")
+  sweep.sweep(config, networks, tmp_path / "run")
   rows = _edge.read_jsonl(tmp_path / "run" / "rows.jsonl")
   for number in (1, len(rows) - 1):
     trial, row = _explain.find(tmp_path / "run", number, config, networks)
