@@ -59,10 +59,9 @@ def sweep(
     UserError, CheckpointError: something that the caller can mend.
   """
   settings = evaluate.build_config({**config["evaluate"], **_replaced(config["sweep"])})
-  conditions = [
-    _conditions.NOTHING,
-    *(_conditions.parse(text) for text in config["sweep"]["conditions"]),
-  ]
+  parsed = [_conditions.parse(text) for text in config["sweep"]["conditions"]]
+  # Each once: push=0.3 and push=0.30 are the same trials.
+  conditions = {str(one): one for one in (_conditions.NOTHING, *parsed)}.values()
   frame_size = _train_config.build_network(config["network"]).frame_size
   specs = [_policies.choose(name, config, networks) for name in settings.policies]
   planned = [
@@ -147,7 +146,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def describe(cells: Sequence[Mapping[str, Any]]) -> str:
   """Success by condition, a column a policy, for the terminal."""
   policies = list(dict.fromkeys(cell["policy"] for cell in cells))
-  width = max(len("without conditions"), *(len(cell["condition"]) for cell in cells))
+  width = max([len("without conditions"), *(len(c["condition"]) for c in cells)])
   lines = []
   for protocol in protocols.NAMES:
     found = {
