@@ -133,7 +133,8 @@ def servo() -> ConfigDict:
 def evaluate() -> ConfigDict:
   return ConfigDict(
     {
-      "policies": ("random", "servo"),
+      # The hand-designed baseline has a calibrated depth camera with noise.
+      "policies": ("random", "hand_designed_noisy", "servo"),
       # Of each policy, in the same bins from the same seeds. The paper: 1 bin of 100
       # attempts with, 4 of 30 without replacement.
       "with_replacement": {"repetitions": 50, "num_attempts": 4, "num_objects": 6},
