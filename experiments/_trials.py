@@ -85,7 +85,7 @@ def run_trial(trial: Trial) -> list[dict[str, Any]]:
 
 
 def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
-  """What is kept of an attempt: plain numbers and words, see WORKSPACE.md."""
+  """What is kept of an attempt: plain numbers and words; lengths in m."""
   scene = trial.scenes[repetition - trial.first]
   told = [e for e in attempt.evidence if "p_null" in e]
   held = 0 if scene.replacement else attempt.num_held
