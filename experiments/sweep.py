@@ -11,7 +11,7 @@ data are policies servo@LABEL, see --checkpoints.
 
 The same command goes on where it was stopped, to the trial; a worker that dies is named
 and its trial tried again. All cores are used; with --ray_address those of a cluster.
-Writes rows.jsonl (a row an attempt, with its seed, versions and configuration),
+Writes rows.jsonl (a row an attempt, with its seed, configuration and versions),
 rows.csv for pandas, and sweep.json: rates by policy, protocol and condition.
 """
 
@@ -135,7 +135,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for name, value in row.items():
     if isinstance(value, Mapping):
-      found |= {f"{name}.{field}": entry for field, entry in value.items()}
+      found |= {f"{name}.{field}": entry for field, entry in _flat(value).items()}
     elif isinstance(value, list):
       found[name] = ";".join(map(str, value))
     else:

@@ -56,6 +56,8 @@ def test_a_stopped_sweep_goes_on_to_the_same_rows(config, tmp_path):
   assert len(table) == len(rows)
   assert {row["condition"] for row in table} == {"", "camera_shift=0.05", "push=0.3"}
   assert table[0]["software.mujoco"] == _edge.versions()["mujoco"]
+  assert table[0]["config.objects"] == demo_config.HELD_OUT
+  assert table[0]["config.num_objects"] == "2"
   assert {row["unit"] for row in table} == {"held_out-1000", "held_out-1001"}
   by_cell = {(c["policy"], c["protocol"], c["condition"]): c for c in whole}
   assert len(by_cell) == 12
@@ -89,6 +91,13 @@ def test_a_condition_that_is_given_twice_is_swept_once(config, tmp_path):
     for condition in ("", "push=0.3")
     for counted in (("with_replacement", 2), ("without_replacement", 2))
   ]
+
+
+def test_the_table_has_what_is_nested_in_a_row():
+  servo = {"initial_std": [0.04, 0.6], "close_ratio": None}
+  assert sweep.as_csv([{"attempt": 1, "config": {"servo": servo}}]) == (
+    "attempt,config.servo.initial_std,config.servo.close_ratio\n1,0.04;0.6,\n"
+  )
 
 
 def test_a_sweep_of_nothing_is_described():
