@@ -166,6 +166,7 @@ def sweep() -> ConfigDict:
         *(f"wear={factor}" for factor in (2.0, 3.0, 4.0)),
         *(f"push={speed}" for speed in (0.2, 0.4)),
         *(f"light={factor}" for factor in (0.5, 1.5)),
+        *(f"num_steps={count}" for count in (1, 2, 3, 4, 6, 8, 10)),
       ),
     }
   )
