@@ -21,11 +21,7 @@ _SHOWN = frozenset(
 
 
 def page(
-  explained: Explained,
-  trial: _trials.Trial,
-  repetition: int,
-  *,
-  remark: str = "",
+  explained: Explained, trial: _trials.Trial, repetition: int, *, remark: str = ""
 ) -> str:
   """The HTML of an attempt.
 
@@ -49,8 +45,8 @@ def page(
     _decision(explained, number, scene.num_steps[0], config, _push(scene, number))
     for number in range(len(explained.decisions))
   ]
-  head = [_outcome_facts(attempt), _page.paragraph(remark)]
-  return _page.page(title, subtitle, [*head, *sections, _outcome(explained)])
+  head = _outcome_facts(attempt) + _page.paragraph(remark)
+  return _page.page(title, subtitle, [head, *sections, _outcome(explained)])
 
 
 def name_of(trial: _trials.Trial, attempt: Attempt) -> str:
@@ -76,9 +72,9 @@ def _decision(
 ) -> str:
   seen = explained.decisions[number]
   action = "close" if seen.close else str(seen.evidence.get("action", "a motion"))
+  told = seen.evidence
   parts = [_page.paragraph(_sentence(seen)), _page.paragraph(push, "missing")]
   parts.append(_pictures(explained.pregrasp_image, seen, f"step-{number + 1}"))
-  told = seen.evidence
   if "ratio" in told:
     parts.append(_verdict(told, config, f"step-{number + 1}"))
   if "means" in told and len(told["means"]):
@@ -97,9 +93,7 @@ def _decision(
 def _sentence(seen: Seen) -> str:
   if seen.reason:
     return f"{seen.reason[0].upper()}{seen.reason[1:]}."
-  if seen.close:
-    return "The policy closes the gripper here, and gives no reason."
-  return "The policy gives no reason for this motion."
+  return f"The policy gives no reason {'to close' if seen.close else 'for this motion'}."
 
 
 def _pictures(pregrasp: np.ndarray, seen: Seen, name: str) -> str:
@@ -145,8 +139,7 @@ def _pair(
 
 def _verdict(told: Mapping[str, Any], config: ServoConfig | None, name: str) -> str:
   """p of closing here, of the best, and their ratio against the thresholds."""
-  rule = ""
-  drawn = ""
+  rule = drawn = ""
   if config is not None:
     close, up = config.close_ratio, config.raise_ratio
     rule = f"closes from {close:g}" if math.isfinite(close) else "closes at T only"
@@ -167,35 +160,29 @@ def _search_table(told: Mapping[str, Any]) -> str:
     return ""
   means, covariances = np.asarray(told["means"]), np.asarray(told["covariances"])
   stds = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
-  scores = np.reshape(told["probabilities"], (len(means), -1))
   scale = np.array([100.0, 100.0, np.rad2deg(1.0)])
   rows = [
-    [
-      str(i + 1),
-      *(f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean * scale, std * scale, strict=True)),
-      f"{np.median(p):.3f}",
-      f"{np.max(p):.3f}",
-    ]
-    for i, (mean, std, p) in enumerate(zip(means, stds, scores, strict=True))
+    [str(i), *(f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean, std, strict=True))]
+    for i, (mean, std) in enumerate(
+      zip(means * scale, stds * scale, strict=True), start=1
+    )
   ]
-  header = ("iteration", "dx, cm", "dy, cm", "turn, °", "median p", "best p")
-  caption = "Gaussians of the search (mean ± standard deviation) and what they found"
-  return _page.table(header, rows, numbers=range(1, 6), caption=caption)
+  header = ("iteration", "dx, cm", "dy, cm", "turn, °")
+  caption = "The search's Gaussians: mean and standard deviation."
+  return _page.table(header, rows, numbers=range(1, 4), caption=caption)
 
 
 def _motion_table(explained: Explained, number: int) -> str:
   seen, attempt = explained.decisions[number], explained.attempt
   rows = [["pose", *_pose(seen.pose, attempt.table_height)]]
   if not seen.close:
-    rows.append(["command, as decided", *_command(seen.command)])
+    rows.append(["command", *_command(seen.command)])
   if number + 1 < len(attempt.poses):
-    rows.append(["command, as sent", *_command(attempt.commands[number])])
-    after = attempt.poses[number + 1]
+    sent, after = attempt.commands[number], attempt.poses[number + 1]
+    if seen.close or not np.array_equal(sent, seen.command):
+      rows.append(["sent: down to the table", *_command(sent)])
     rows.append(["pose after it", *_pose(after, attempt.table_height)])
-  caption = (
-    "Robot base frame; heights above the table. The last motion goes down to the"
-    " table, as does closing above it; the arm misses a little."
-  )
+  caption = "Robot base frame, heights above the table; the arm misses a little."
   header = ("", "x, cm", "y, cm", "height, cm", "yaw, °")
   return _page.table(header, rows, numbers=range(1, 5), caption=caption)
 

@@ -40,7 +40,7 @@ def search(told: Mapping[str, Any], name: str) -> str:
     )  # fmt: skip
     left.set_xticks(range(1, len(scores) + 1))
     left.set(xlabel="iteration (line: median)", title="predicted success")
-    colours = plt.get_cmap("viridis")(np.linspace(0.75, 0.15, len(means)))
+    colours = plt.get_cmap("viridis")(np.linspace(0.8, 0.3, len(means)))
     for i, colour in enumerate(colours):
       right.scatter(*places[i].T, color=colour, s=7, label=f"{i + 1}")
       right.add_patch(

@@ -184,7 +184,8 @@ def test_the_page_shows_all_that_a_decision_rests_on():
     "The 192 places on the table that were judged",
     "0.217 closing here", "0.620 the best candidate",
     "0.35 their ratio closes at T only, raises up to 0.4",
-    "pose 56.0 2.0 7.0 29", "command, as decided +3.1 -2.0 +0.0 +11",
+    "pose 56.0 2.0 7.0 29", "command +3.1 -2.0 +0.0 +11",
+    "pose after it 57.0 3.0 8.0 29", "1 +0.0 ± 3.2 +0.0 ± 3.2 +0.0 ± 1.8",
     "At step 2, the last, the gripper closes whatever a policy says.",
     "hammer-000001 (rigid, heavy)", "it had moved by 2.5 cm",
   ):  # fmt: skip
