@@ -73,14 +73,47 @@ def write_policy(
     PolicyFileError: if `path` cannot be written, or the file fails its self-test.
     ValueError: for a workspace that is empty or not finite.
   """
-  config = config or servo.ServoConfig()
-  constraints = constraints or Constraints()
   path = pathlib.Path(path)
   limits = _limits(workspace)
+  unfinished = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+  try:
+    # First, as exporting the full network takes its time.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+    manifest, members = _contents(
+      weights,
+      config or servo.ServoConfig(),
+      limits,
+      constraints or Constraints(),
+      platforms,
+    )
+    manifest |= {"about": dict(about or {})}
+    # By way of JSON, so that the checksum is of what will be read.
+    manifest = policy_file.seal(json.loads(json.dumps(manifest)), members)
+    text = json.dumps(manifest, indent=2).encode()
+    unfinished.write_bytes(policy_file.archive({"manifest.json": text, **members}))
+    runtime.load_policy(unfinished)
+    unfinished.replace(path)
+  except OSError as error:
+    raise PolicyFileError(f"cannot write {path}: {error.strerror or error}.") from error
+  finally:
+    with contextlib.suppress(OSError):
+      unfinished.unlink()
+  return manifest
+
+
+def _contents(
+  weights: checkpoint.PolicyWeights,
+  config: servo.ServoConfig,
+  limits: dict[str, list[float]] | None,
+  constraints: Constraints,
+  platforms: tuple[str, ...],
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+  """The manifest and the members, as `policy_file` describes them."""
   functions = servo.make_array_fns(
     inference.build_predictor(weights.config),
     config,
-    workspace=workspace,
+    workspace=None if limits is None else commands.Workspace(**_arrays(limits)),
     constraints=constraints,
   )
   prepare = jax.jit(functools.partial(inference.prepare, config=weights.config))
@@ -105,27 +138,10 @@ def write_policy(
       name: [str(value.dtype), list(value.shape)] for name, value in inputs.items()
     },
     "step": weights.step,
-    "about": dict(about or {}),
     "software": checkpoint.software_versions(),
     "expiry": EXPIRY,
   }
-  # By way of JSON, so that the checksum is of what will be read.
-  manifest = policy_file.seal(json.loads(json.dumps(manifest)), members)
-  text = json.dumps(manifest, indent=2).encode()
-  data = policy_file.archive({"manifest.json": text, **members})
-
-  unfinished = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.write_bytes(data)
-    runtime.load_policy(unfinished)
-    unfinished.replace(path)
-  except OSError as error:
-    raise PolicyFileError(f"cannot write {path}: {error.strerror or error}.") from error
-  finally:
-    with contextlib.suppress(OSError):
-      unfinished.unlink()
-  return manifest
+  return manifest, members
 
 
 def _export(
@@ -182,6 +198,10 @@ def _limits(workspace: commands.Workspace | None) -> dict[str, list[float]] | No
   return {"low": low, "high": high}
 
 
+def _arrays(limits: dict[str, list[float]]) -> dict[str, np.ndarray]:
+  return {end: np.array(limits[end], np.float32) for end in ("low", "high")}
+
+
 def _golden_inputs(
   config: network.NetworkConfig, limits: dict[str, list[float]] | None
 ) -> dict[str, np.ndarray]:
@@ -191,7 +211,7 @@ def _golden_inputs(
   low = np.array([0.3, -0.2, 0.0, -np.pi], np.float32)
   high = np.array([0.7, 0.2, 0.3, np.pi], np.float32)
   if limits is not None:
-    low, high = (np.array(limits[end], np.float32) for end in ("low", "high"))
+    low, high = _arrays(limits).values()
   inputs = {
     "pregrasp_image": rng.integers(0, 256, shape, dtype=np.uint8),
     "image": rng.integers(0, 256, shape, dtype=np.uint8),

@@ -8,12 +8,14 @@ embedding tiled, and once with the images tiled, 64 times; ours with an engine
 (`hand_eye.engine`), and PyTorch (embedding tiled, compiled, channels last), both in
 float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
 matrix products, measured in the same run. What is not installed is left out and said
-to be: `pip install openvino torch`. Writes control.json.
+to be: `pip install openvino torch`. --robots=14 adds that fleet, deciding in one call,
+for accelerators. Writes control.json.
 """
 
 import contextlib
 import functools
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,28 +99,32 @@ def tiled_images(config: network.NetworkConfig) -> network.Predictor:
 
 
 def compiled(
-  predictor: network.Predictor, weights: Any, frames: np.ndarray
+  predictor: network.Predictor, weights: Any, frames: np.ndarray, robots: int = 1
 ) -> Decision:
-  """One decision of the servo as one compiled call."""
+  """One decision of the servo as one compiled call; of several robots, one each."""
   decide = servo.make_decision_fn(predictor, SEARCH)
   space = commands.Workspace(low=LOW, high=HIGH)
 
-  @jax.jit
-  def run(weights, frames, seed):
+  def one(weights, frames, seed):
     key = jax.random.key(seed)
     params, batch_stats = weights
     return decide(params, batch_stats, *frames, POSE, 0.0, space, False, key)
 
+  run, seeds = one, np.zeros((), np.int32)
+  if robots > 1:
+    run, seeds = jax.vmap(one, in_axes=(None, 0, 0)), np.arange(robots, dtype=np.int32)
+    # Frames of their own, or the compiler sees that they are all the same.
+    frames = np.stack([np.roll(frames, i, axis=1) for i in range(robots)])
   weights = jax.device_put(weights)
-  function = run.lower(weights, frames, 0).compile()
-  seeds = iter(range(10**9))
+  function = jax.jit(run).lower(weights, frames, seeds).compile()
+  count = itertools.count()
   return lambda: np.asarray(
-    function(weights, frames, np.asarray(next(seeds), np.int32)).command
+    function(weights, frames, seeds + np.int32(next(count))).command
   )
 
 
 def ours(
-  config: network.NetworkConfig, variables: Any, frames: np.ndarray
+  config: network.NetworkConfig, variables: Any, frames: np.ndarray, robots: int
 ) -> dict[str, Decision]:
   """The plain network, and each step from it to the fast path."""
   prepare = jax.jit(functools.partial(inference.prepare, config=config))
@@ -148,6 +154,8 @@ def ours(
   weights: Any = ({"folded": prepared, "share": share}, {})
   made["ours, prepared"] = compiled(fast, folded, frames)
   made["ours, pregrasp kept"] = compiled(kept, weights, frames)
+  if robots > 1:
+    made[f"ours, {robots} robots"] = compiled(fast, folded, frames, robots)
   for name in engine.ENGINES:
     with contextlib.suppress(engine.EngineError):
       made[name] = with_engine(name, prepared, config, frames)
@@ -181,10 +189,10 @@ def with_engine(
       jax.tree.map(np.asarray, prepared), config, name, (1, SEARCH.num_samples)
     ),
   )
-  seeds, at = iter(range(2**32)), decision.INPUTS.index("key")
+  count, at = itertools.count(), decision.INPUTS.index("key")
 
   def run() -> np.ndarray:
-    key = np.array([0, next(seeds)], np.uint32)
+    key = np.array([0, next(count)], np.uint32)
     return np.asarray(made.whole(*example[:at], key, *example[at + 1 :])["command"])
 
   return run
@@ -196,7 +204,7 @@ def milliseconds(function: Decision) -> float:
   return 1e3 * (time.perf_counter() - start)
 
 
-def measure(name: str, rounds: int, tile_images: bool) -> dict[str, Any]:
+def measure(name: str, rounds: int, tile_images: bool, robots: int) -> dict[str, Any]:
   """Medians in milliseconds for one preset, and what they are compared with."""
   config = network.preset(name)
   variables = random_variables(config)
@@ -204,7 +212,7 @@ def measure(name: str, rounds: int, tile_images: bool) -> dict[str, Any]:
   frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
   matrix = jnp.ones((MATRIX, MATRIX))
   product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
-  decisions = ours(config, variables, frames)
+  decisions = ours(config, variables, frames, robots)
   decisions |= _control_torch.decisions(config, variables, frames, SEARCH)
   products: dict[str, Decision] = {
     "float32": lambda: product(matrix, matrix).block_until_ready(),
@@ -246,13 +254,18 @@ def _product(dtype: str) -> str:
 
 
 def benchmark(
-  workdir: str | Path, *, presets: Sequence[str], rounds: int, tile_images: bool
+  workdir: str | Path,
+  *,
+  presets: Sequence[str],
+  rounds: int,
+  tile_images: bool,
+  robots: int = 1,
 ) -> dict[str, Any]:
   """Runs the whole benchmark; returns and writes what control.json holds."""
   workdir = _edge.prepare_workdir(workdir)
   result = {
     "device": jax.devices()[0].device_kind,
-    "presets": [measure(name, rounds, tile_images) for name in presets],
+    "presets": [measure(name, rounds, tile_images, robots) for name in presets],
     "left_out": [
       package
       for package, there in (
@@ -297,6 +310,9 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     "tile_images", True, "Also one decision with the images tiled: half a minute, 4 GB."
   )
+  flags.DEFINE_integer(
+    "robots", 1, "More: also so many at once, as one call.", lower_bound=1
+  )
 
 
 def main(_: Sequence[str]) -> None:
@@ -306,6 +322,7 @@ def main(_: Sequence[str]) -> None:
     presets=args.presets,
     rounds=args.rounds,
     tile_images=args.tile_images,
+    robots=args.robots,
   )
   print(describe(result))
 

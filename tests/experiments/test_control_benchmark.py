@@ -24,9 +24,12 @@ def test_the_control_benchmark_measures_what_it_prints(tmp_path, monkeypatch):
   tiny = network.preset("small", channels=4, image_convs=1, command_convs=1)
   monkeypatch.setitem(network.PRESETS, "small", tiny)
   monkeypatch.setattr(_control_torch, "is_installed", lambda: False)
-  result = control.benchmark(tmp_path, presets=["small"], rounds=2, tile_images=True)
+  result = control.benchmark(
+    tmp_path, presets=["small"], rounds=2, tile_images=True, robots=3
+  )
   (row,) = result["presets"]
-  assert {"plain", "ours", "plain, images tiled"} <= set(row["median_ms"])
+  names = {"plain", "ours", "plain, images tiled", "ours, 3 robots"}
+  assert names <= set(row["median_ms"])
   assert min(row["best_ms"].values()) > 0 and row["floor_ms"]["float32"] > 0
   needed = row["multiply_adds"]
   assert needed["decision"] == needed["image"] + 193 * needed["command"]

@@ -20,7 +20,7 @@ is_safe = jax.jit(limits.is_safe)
 may_close = jax.jit(limits.may_close)
 pull = jax.jit(limits.pull)
 
-N, WIDE = 16, jnp.array([0.4, 0.4, 3.0])
+N, WIDE = 8, jnp.array([0.4, 0.4, 3.0])
 BOX = commands.Workspace(
   low=np.array([0.3, -0.3, 0.0, -math.pi], np.float32),
   high=np.array([0.7, 0.3, 0.3, math.pi], np.float32),
