@@ -128,14 +128,14 @@ class _Worker:
     self.index = index
     try:
       self.pipe.send(tasks[index])
-    except BrokenPipeError:
-      pass  # it died idle; its death is found like any other
+    except ConnectionError:
+      pass  # it died before it had all of it; its death is found like any other
 
   def receive(self) -> tuple[Any] | None:
     """The answer in a tuple; None if the process died while it sent it."""
     try:
       kind, content = self.pipe.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # the latter in the middle of an answer
       self.process.join()
       return None
     if kind == "error":

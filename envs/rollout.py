@@ -21,7 +21,7 @@ from envs.grasp_env import GraspEnv
 from envs.objects import sample_objects
 from envs.units import Unit
 
-MAX_DIVERGED = 20  # attempts of one scene
+MAX_DIVERGED = 20  # times that one scene may diverge
 # Keep the seeds of attempts and of pushes apart from those of fillings.
 _ATTEMPT, _PUSH = 1_000, 2_000
 
@@ -136,13 +136,13 @@ def _scene(
 ) -> Generator[_Question, Any, SceneResult]:
   """One scene: yields what is to be decided, is sent the decision, gives the result."""
   attempts: list[Attempt] = []
-  diverged = strays = 0
+  times = diverged = strays = 0  # diverged: attempts lost, several at a time perhaps
   finished = False
   while not finished:
-    if diverged > MAX_DIVERGED:
+    if times > MAX_DIVERGED:
       error = DivergedError(
-        f"{task.unit.name}, scene seed {task.scene_seed}: {diverged} attempts diverged;"
-        " the cell is broken"
+        f"{task.unit.name}, scene seed {task.scene_seed}: diverged {times} times; the"
+        " cell is broken"
       )
       error.count = diverged
       raise error
@@ -174,6 +174,7 @@ def _scene(
         attempts.append(attempt)
       finished = True
     except DivergedError:
+      times += 1
       diverged += 1
       if not task.replacement:
         diverged += len(attempts)

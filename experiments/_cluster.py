@@ -43,7 +43,7 @@ def runner(address: str) -> Callable[..., Iterator[tuple[int, Any]]]:
   }
   try:
     ray.init(
-      None if address == LOCAL else address,
+      address,  # never None: Ray would look for a cluster that is there already
       runtime_env=environment,
       log_to_driver=False,
       include_dashboard=False if address == LOCAL else None,
@@ -72,6 +72,12 @@ def map_unordered(
   # Deaths are counted here, not by Ray, so that they can be told.
   remote = ray.remote(max_retries=0, num_cpus=1)(function)
   most = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+  died = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.OutOfMemoryError,
+  )
   waiting = list(range(len(tasks)))[::-1]
   deaths = dict.fromkeys(waiting, 0)
   running: dict[Any, int] = {}
@@ -83,7 +89,7 @@ def map_unordered(
     index = running.pop(finished)
     try:
       yield index, ray.get(finished)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+    except died as error:
       deaths[index] += 1
       if deaths[index] > retries:
         raise fleet.WorkerDiedError(

@@ -6,6 +6,7 @@ during the second motion, or `num_steps`, T.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from envs import perturbations, units
@@ -36,6 +37,8 @@ class Condition:
       raise ValueError(
         f"condition {self.name!r} is not known; expected one of {', '.join(NAMES)}"
       )
+    if not math.isfinite(self.amount):
+      raise ValueError(f"{self.name}={self.amount}: expected a finite number")
     whole = self.name == "num_steps"
     if whole and (self.amount < 1 or self.amount != int(self.amount)):
       raise ValueError(f"num_steps={self.amount:g}: expected a whole number from 1")
@@ -44,7 +47,8 @@ class Condition:
     self._perturbation()
 
   def __str__(self) -> str:
-    return f"{self.name}={self.amount:g}" if self.name else ""
+    # As many digits as tell any two amounts apart that a person writes.
+    return f"{self.name}={self.amount:.12g}" if self.name else ""
 
   def robots(self, robots: Sequence[units.Unit]) -> list[units.Unit]:
     """The robots under this condition."""

@@ -13,7 +13,7 @@ from data_pipeline import samples, source
 from envs import success
 from experiments import _data, _edge
 from experiments._distances import RANGES
-from experiments._results import Rate
+from experiments.reporting.results import Rate
 
 # Attempts that are decoded to see what is unknown of them, spread over the dataset.
 _LOOKED_AT = 500

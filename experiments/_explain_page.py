@@ -93,9 +93,8 @@ def _decision(
 def _sentence(seen: Seen) -> str:
   if seen.reason:
     return f"{seen.reason[0].upper()}{seen.reason[1:]}."
-  return (
-    f"The policy gives no reason {'to close' if seen.close else 'for this motion'}."
-  )
+  what = "to close" if seen.close else "for this motion"
+  return f"The policy gives no reason {what}."
 
 
 def _pictures(pregrasp: np.ndarray, seen: Seen, name: str) -> str:

@@ -78,8 +78,8 @@ def film(
     )
     films += corrections(again, count)
   wanted = [(one.row, folder / one.file) for one in films]
-  first = films[0].row if films else _of(rows, policy)[0]
-  wanted.append((first, workdir / "overlay.npz"))
+  for row in [*(one.row for one in films), *_of(rows, policy)][:1]:
+    wanted.append((row, workdir / "overlay.npz"))
   by_key = {trial.key: trial for trial in (*trials, *pushed)}
   reels: dict[str, _Reel] = {}
   for row, path in wanted:

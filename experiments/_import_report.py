@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_pipeline import records
 from data_pipeline.importers import example, levine2016
-from experiments import _edge, _words
+from experiments import _edge
+from experiments.reporting import words as words_lib
 
 LOG = "import.jsonl"
 _SHOWN = 10  # rejected records in the terminal; all of them are in the log.
@@ -88,7 +89,7 @@ def summary(reports: Sequence[FileReport]) -> list[str]:
   rejected = [(r.file, n, why) for r in reports for n, why in r.rejected]
   lines = [
     f"{attempts:,} attempts of {len(reports)} files, success "
-    f"{_words.percent(total('successes') / max(attempts, 1))}; left out: "
+    f"{words_lib.percent(total('successes') / max(attempts, 1))}; left out: "
     f"{len(rejected)} records"
   ]
   lines += [f"  {file}, record {n}: {why}" for file, n, why in rejected[:_SHOWN]]

@@ -21,8 +21,8 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
     policies: {name: {with_replacement: a rate with its Wilson interval,
       without_replacement: {first: {10: a rate with its bootstrap interval, ...},
       cleared_at: [attempt or None, one a repetition]}}}; rates are of success;
-    paired: {name: {protocol: (difference to the best learned policy's rate, low,
-      high)}}, for those that were in the same bins;
+    paired: {name: {protocol: (difference to the rate of the `reference`, low, high)}},
+      for those that were in the same bins;
     detectors: how far labels can be trusted.
   """
   plain = [row for row in rows if not row["condition"]]
@@ -63,7 +63,8 @@ def successes_of(rows: Sequence[Row]) -> tuple[int, int]:
 
 def reference(policies: Sequence[str]) -> str:
   """The policy that the others are compared with: the servo, else the last."""
-  return "servo" if "servo" in policies else policies[-1] if policies else ""
+  ours = [name for name in ("servo", "exported") if name in policies]
+  return [*ours, *policies[-1:], ""][0]
 
 
 def _without(bins: Mapping[int, Sequence[Row]]) -> dict[str, Any]:

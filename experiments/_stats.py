@@ -120,6 +120,8 @@ def bootstrap_rate(
   """{attempts, successes, rate, low, high}; 95 % from redrawing groups of attempts.
 
   Attempts in one bin are not independent, so bins are redrawn, with all their attempts.
+  Redrawing bins that are alike, or a single one, says nothing: the interval is then
+  that of `wilson`.
 
   Args:
     counts: (successes, attempts) of each group.
@@ -127,7 +129,9 @@ def bootstrap_rate(
   table = np.asarray(counts, float).reshape(-1, 2)
   successes, attempts = (int(total) for total in table.sum(axis=0))
   rates = _redrawn(table, num_resamples, seed)
-  low, high = np.nanquantile(rates, (0.025, 0.975)) if attempts else (0.0, 1.0)
+  low, high = np.nanquantile(rates, (0.025, 0.975)) if attempts else (0.0, 0.0)
+  if low >= high:
+    low, high = wilson(successes, attempts)
   return {
     "attempts": attempts,
     "successes": successes,

@@ -7,6 +7,7 @@ are attempted side by side, so that a network decides for all of them in one cal
 import collections
 import contextlib
 import dataclasses
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,7 @@ def run_trial(trial: Trial) -> list[dict[str, Any]]:
 
 
 def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
-  """What is kept of an attempt: plain numbers and words, see WORKSPACE.md."""
+  """What is kept of an attempt: plain numbers and words; lengths in m."""
   scene = trial.scenes[repetition - trial.first]
   told = [e for e in attempt.evidence if "p_null" in e]
   held = 0 if scene.replacement else attempt.num_held
@@ -119,6 +120,17 @@ def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
   }
 
 
+def settings_of(trial: Trial) -> dict[str, Any]:
+  """What else decides a trial's rows: its bins, and fields of ServoConfig."""
+  scene = trial.scenes[0]
+  names = ("num_attempts", "num_objects", "objects", "frame_size")
+  return {
+    **{name: getattr(scene, name) for name in names},
+    "arm": scene.unit.arm,
+    "servo": dict(trial.policy.servo),
+  }
+
+
 def run(
   trials: Sequence[Trial],
   path: Path,
@@ -130,8 +142,8 @@ def run(
   """Runs the trials that a file of rows lacks; returns their rows, in their order.
 
   A trial counts when all of its rows are there. Rows of other trials stay. Every row
-  names the software that made it; another version of the simulator is refused by the
-  work folder's config.json, see `_edge.check_same`.
+  names its configuration and the software that made it; another version of the
+  simulator is refused by the work folder's config.json, see `_edge.check_same`.
 
   Args:
     path: of the JSONL file.
@@ -171,7 +183,9 @@ def run(
         on_death=tell,
       )
       for index, rows in answers:
-        rows = [{**row, "software": software} for row in rows]
+        more = {"config": settings_of(missing[index]), "software": software}
+        # As they are when they are read again: the same whether or not it was stopped.
+        rows = json.loads(_edge.to_json([{**row, **more} for row in rows]))
         log.write_all(rows)
         done[missing[index].key] = rows
         bar.update(missing[index].num_attempts)

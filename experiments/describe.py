@@ -18,16 +18,10 @@ from PIL import Image
 
 from data_pipeline.attempts import scenes
 from envs import success
-from experiments import (
-  _contact_sheet,
-  _dataset_figures,
-  _describe,
-  _edge,
-  _page,
-  _words,
-)
+from experiments import _contact_sheet, _dataset_figures, _describe, _edge, _page
 from experiments._describe import Agreement, Description, Family
-from experiments._results import Rate
+from experiments.reporting import words as words_lib
+from experiments.reporting.results import Rate
 
 PAGE, SHEET = "describe.html", "contact_sheet.jpg"
 _FEW_ROWS = 12  # A longer table is folded on the page, and cut in the terminal.
@@ -105,7 +99,7 @@ def _headline(found: Description) -> str:
   low, high = found.total.interval
   cards = [
     (f"{found.total.attempts:,}", "attempts", f"{len(found.samples):,} samples"),
-    (_words.percent(found.total.rate), "success", _words.interval(low, high)),
+    (words_lib.percent(found.total.rate), "success", words_lib.interval(low, high)),
     (f"{len(found.tables['unit'])}", "units", _counted(found)),
     (
       f"{found.dataset.frame_size} px",
@@ -131,13 +125,13 @@ def findings(found: Description) -> list[str]:
   said = []
   policies = found.tables["policy"]
   if [name for name, _ in policies] == ["random"]:
-    said.append(_words.base_rate(found.total))
+    said.append(words_lib.base_rate(found.total))
   rates = [rate for _, rate in found.tables["unit"] if rate.attempts >= 10]
   if len(rates) > 1:
     low, high = min(r.rate for r in rates), max(r.rate for r in rates)
     said.append(
-      f"Units with at least 10 attempts succeed in {_words.percent(low)} to"
-      f" {_words.percent(high)} of them."
+      f"Units with at least 10 attempts succeed in {words_lib.percent(low)} to"
+      f" {words_lib.percent(high)} of them."
     )
   for detector in found.agreement.detectors:
     if detector.name == "label":
@@ -316,7 +310,7 @@ def terminal(found: Description) -> str:
     f"{found.directory}: {found.total.attempts:,} attempts, {len(found.samples):,}"
     f" samples, frames of {found.dataset.frame_size} px,"
     f" {found.size_bytes / 1e6:,.1f} MB",
-    f"success {100 * found.total.rate:.1f} % ({_words.interval(low, high)})",
+    f"success {100 * found.total.rate:.1f} % ({words_lib.interval(low, high)})",
   ]
   for name, rows in found.tables.items():
     cells = [(label, *rate_words(rate)) for label, rate in rows]

@@ -139,14 +139,14 @@ def evaluate(
     )
     summary = _scores.summarise(rows, settings.policies)
     write_summary(workdir, summary, facts)
-    learned = [spec for spec in specs if spec.servo]
-    if learned and rows:
+    servos = [s for s in specs if _policies.base(s.name) in ("servo", "exported")]
+    if servos and rows:
       _films.film(
         workdir,
         trials,
         rows,
-        _plan_pushed(settings, learned[0], frame_size),
-        learned[0].name,
+        _plan_pushed(settings, servos[0], frame_size),
+        servos[0].name,
         count=settings.num_videos,
         size=settings.video_size,
         num_workers=settings.num_workers,

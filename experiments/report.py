@@ -13,24 +13,23 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import (
-  _behaviour_sections,
-  _blocks,
-  _commands,
-  _edge,
-  _evaluated,
-  _evaluation_sections,
-  _names,
-  _page,
-  _pictures_section,
-  _render,
-  _results,
-  _robustness_section,
-  _training_sections,
-  _words,
+from experiments import _edge, _page
+from experiments.reporting import (
+  behaviour_sections,
+  blocks,
+  evaluation_sections,
+  pictures_section,
+  render,
+  robustness_section,
+  training_sections,
 )
-from experiments._evaluated import Evaluated
-from experiments._results import Results
+from experiments.reporting import commands as commands_lib
+from experiments.reporting import evaluated as evaluated_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting import results as results_lib
+from experiments.reporting import words as words_lib
+from experiments.reporting.evaluated import Evaluated
+from experiments.reporting.results import Results
 
 TITLE = "hand_eye: learned hand-eye coordination for grasping"
 
@@ -42,7 +41,7 @@ def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
     out: the page, by default report.html in `workdir`; the Markdown lies beside it.
   """
   workdir = Path(workdir)
-  results, evaluated = _results.read(workdir), _evaluated.read(workdir)
+  results, evaluated = results_lib.read(workdir), evaluated_lib.read(workdir)
   sections = content(results, evaluated)
   subtitle = (
     f"Work folder {workdir.name}. A predictor of grasp success learned from attempts of"
@@ -50,35 +49,35 @@ def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
     " (Levine et al. 2016)."
   )
   out = Path(out) if out else workdir / "report.html"
-  body = [_render.html_section(section) for section in sections]
+  body = [render.html_section(section) for section in sections]
   _edge.write_atomically(out, _page.page(TITLE, subtitle, body))
-  text = _render.markdown(TITLE, subtitle, sections)
+  text = render.markdown(TITLE, subtitle, sections)
   _edge.write_atomically(out.with_suffix(".md"), text)
   return out
 
 
-def content(results: Results, evaluated: Evaluated) -> list[_blocks.Section]:
+def content(results: Results, evaluated: Evaluated) -> list[blocks.Section]:
   """The whole report, from results that were read already.
 
   Of a folder that holds an evaluation alone, of a policy from elsewhere, the parts on
   data and training are left out.
   """
   workdir, evaluation = results.workdir, evaluated.evaluation
-  command = _commands.evaluate(workdir, evaluation)
+  command = commands_lib.evaluate(workdir, evaluation)
   own_parts = [
-    _training_sections.learning(results),
-    _training_sections.dataset(results),
-    _training_sections.export(results),
+    training_sections.learning(results),
+    training_sections.dataset(results),
+    training_sections.export(results),
   ]
   sections = [
     _headline(results, evaluated),
-    *_evaluation_sections.sections(evaluation, workdir),
-    _robustness_section.robustness(evaluated),
-    _behaviour_sections.predictor(evaluation) if evaluation else None,
-    _behaviour_sections.soft_and_hard(evaluation) if evaluation else None,
-    _pictures_section.pictures(evaluated),
+    *evaluation_sections.sections(evaluation, workdir),
+    robustness_section.robustness(evaluated),
+    behaviour_sections.predictor(evaluation) if evaluation else None,
+    behaviour_sections.soft_and_hard(evaluation) if evaluation else None,
+    pictures_section.pictures(evaluated),
     *(own_parts if _learned_here(results) or not evaluation else ()),
-    _training_sections.units(evaluated.units_image, command),
+    training_sections.units(evaluated.units_image, command),
     _again(results, evaluated),
   ]
   return [section for section in sections if section is not None]
@@ -88,15 +87,15 @@ def _learned_here(results: Results) -> bool:
   return bool(results.metrics or results.datasets or results.policy_file)
 
 
-def _headline(results: Results, evaluated: Evaluated) -> _blocks.Section:
+def _headline(results: Results, evaluated: Evaluated) -> blocks.Section:
   cards = []
   evaluation = evaluated.evaluation
   rates = evaluation.with_replacement if evaluation else {}
-  for name in _names.POLICIES:
+  for name in names_lib.POLICIES:
     if name in rates:
-      words = _words.interval(*rates[name].interval)
-      value = _words.percent(rates[name].rate)
-      cards.append((value, f"success, {_names.policy(name)}", words))
+      words = words_lib.interval(*rates[name].interval)
+      value = words_lib.percent(rates[name].rate)
+      cards.append((value, f"success, {names_lib.policy(name)}", words))
   final = results.final()
   if final.get("auc") is not None:
     remark = "0.5 is chance"
@@ -111,55 +110,56 @@ def _headline(results: Results, evaluated: Evaluated) -> _blocks.Section:
         f"{train.samples:,} samples, {len(train.by_unit)} units",
       )
     )
-  parts: list[_blocks.Block] = [_blocks.Facts(cards)] if cards else []
-  if said := _words.findings(results, evaluation):
-    parts.append(_blocks.Bullets(said, highlighted=True))
-  return _blocks.Section("", parts)
+  parts: list[blocks.Block] = [blocks.Facts(cards)] if cards else []
+  if said := words_lib.findings(results, evaluation):
+    parts.append(blocks.Bullets(said, highlighted=True))
+  return blocks.Section("", parts)
 
 
-def _again(results: Results, evaluated: Evaluated) -> _blocks.Section:
+def _again(results: Results, evaluated: Evaluated) -> blocks.Section:
   """What was run, and the commands that run it again."""
   workdir, evaluation = results.workdir, evaluated.evaluation
   commands = [
-    _commands.evaluate(workdir, evaluation),
-    _commands.sweep(workdir, evaluated.sweep),
-    _commands.report(workdir),
+    commands_lib.evaluate(workdir, evaluation),
+    commands_lib.sweep(workdir, evaluated.sweep),
+    commands_lib.report(workdir),
   ]
   if _learned_here(results) or not evaluation:
     commands = [
       "# everything, from nothing",
-      _commands.everything(workdir),
+      commands_lib.everything(workdir),
       "# stage by stage (each has --help)",
-      _commands.collect(workdir, "train"),
-      _commands.collect(workdir, "held_out"),
-      _commands.train(workdir),
-      _commands.export(workdir),
+      commands_lib.collect(workdir, "train"),
+      commands_lib.collect(workdir, "held_out"),
+      commands_lib.train(workdir),
+      commands_lib.export(workdir),
       *commands,
     ]
   text = "\n".join(commands)
   took = ", ".join(
-    f"{name} {_words.duration(s)}" for name, s in results.seconds.items()
+    f"{name} {words_lib.duration(s)}" for name, s in results.seconds.items()
   )
-  parts: list[_blocks.Block] = [
-    _blocks.Text(f"The last `make demo` took: {took}." if took else "", "soft"),
-    _blocks.Code(text),
+  parts: list[blocks.Block] = [
+    blocks.Text(f"The last `make demo` took: {took}." if took else "", "soft"),
+    blocks.Code(text),
   ]
-  if f"={_commands.UNKNOWN}" in text:
+  if any(f"={name}" in text for name in (commands_lib.FOLDER, commands_lib.FILE)):
     words = (
-      f"{_commands.UNKNOWN}: the folder of a network's checkpoints, which this work"
-      " folder does not hold; which network it was is said below."
+      f"{commands_lib.FOLDER}: the checkpoints of a network, {commands_lib.FILE}: an"
+      " exported policy, which this work folder does not hold. Which one it was is said"
+      " below."
     )
-    parts.append(_blocks.Text(words, "soft"))
+    parts.append(blocks.Text(words, "soft"))
   for heading, found in (("evaluated", evaluation), ("swept", evaluated.sweep)):
     if found:
-      parts.append(_blocks.Details(f"What was {heading}", [_what(found)]))
+      parts.append(blocks.Details(f"What was {heading}", [_what(found)]))
   versions = list(_edge.versions().items())
-  table = _blocks.Table(("software", "version"), versions)
-  parts.append(_blocks.Details("Versions, of this page", [table]))
-  return _blocks.Section("Run it again", parts)
+  table = blocks.Table(("software", "version"), versions)
+  parts.append(blocks.Details("Versions, of this page", [table]))
+  return blocks.Section("Run it again", parts)
 
 
-def _what(found: _evaluated.Evaluation | _evaluated.Sweep) -> _blocks.Table:
+def _what(found: evaluated_lib.Evaluation | evaluated_lib.Sweep) -> blocks.Table:
   """The settings and policies of an evaluation or a sweep."""
   rows = []
   for facts in (found.settings, found.cell):
@@ -167,14 +167,15 @@ def _what(found: _evaluated.Evaluation | _evaluated.Sweep) -> _blocks.Table:
       text = str(value)
       if isinstance(value, dict):
         text = ", ".join(f"{key.replace('_', ' ')} {v}" for key, v in value.items())
-      rows.append((name.replace("_", " "), text))
+      if text:
+        rows.append((name.replace("_", " "), text))
   for name, spec in found.specs.items():
     servo = ", ".join(f"{key} {v}" for key, v in (spec.get("servo") or {}).items())
     version = spec.get("version") or "without a network"
     rows.append((f"policy {name}", f"{version}{'; ' if servo else ''}{servo}"))
-  if isinstance(found, _evaluated.Sweep):
+  if isinstance(found, evaluated_lib.Sweep):
     rows.append(("conditions", ", ".join(found.conditions) or "none"))
-  return _blocks.Table(("", ""), rows, wrap=(1,))
+  return blocks.Table(("", ""), rows, wrap=(1,))
 
 
 def define_flags() -> None:

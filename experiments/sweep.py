@@ -11,7 +11,7 @@ data are policies servo@LABEL, see --checkpoints.
 
 The same command goes on where it was stopped, to the trial; a worker that dies is named
 and its trial tried again. All cores are used; with --ray_address those of a cluster.
-Writes rows.jsonl (a row an attempt, with its seed, versions and configuration),
+Writes rows.jsonl (a row an attempt, with its seed, configuration and versions),
 rows.csv for pandas, and sweep.json: rates by policy, protocol and condition.
 """
 
@@ -59,10 +59,9 @@ def sweep(
     UserError, CheckpointError: something that the caller can mend.
   """
   settings = evaluate.build_config({**config["evaluate"], **_replaced(config["sweep"])})
-  conditions = [
-    _conditions.NOTHING,
-    *(_conditions.parse(text) for text in config["sweep"]["conditions"]),
-  ]
+  parsed = [_conditions.parse(text) for text in config["sweep"]["conditions"]]
+  # Each once: push=0.3 and push=0.30 are the same trials.
+  conditions = {str(one): one for one in (_conditions.NOTHING, *parsed)}.values()
   frame_size = _train_config.build_network(config["network"]).frame_size
   specs = [_policies.choose(name, config, networks) for name in settings.policies]
   planned = [
@@ -71,13 +70,14 @@ def sweep(
   workdir = _edge.prepare_workdir(workdir)
   facts = evaluate.identity(settings, specs, frame_size)
   _edge.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
-  rows = _trials.run(
-    list(itertools.chain.from_iterable(planned)),
-    workdir / "rows.jsonl",
-    num_workers=settings.num_workers,
-    label="sweep",
-    runner=runner,
-  )
+  with _trials.compiled_once():
+    rows = _trials.run(
+      list(itertools.chain.from_iterable(planned)),
+      workdir / "rows.jsonl",
+      num_workers=settings.num_workers,
+      label="sweep",
+      runner=runner,
+    )
   cells = summarise(rows)
   _edge.write_atomically(workdir / "rows.csv", as_csv(rows))
   content = {"cells": cells, "config": facts, "versions": _edge.versions()}
@@ -135,7 +135,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for name, value in row.items():
     if isinstance(value, Mapping):
-      found |= {f"{name}.{field}": entry for field, entry in value.items()}
+      found |= {f"{name}.{field}": entry for field, entry in _flat(value).items()}
     elif isinstance(value, list):
       found[name] = ";".join(map(str, value))
     else:
@@ -146,7 +146,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def describe(cells: Sequence[Mapping[str, Any]]) -> str:
   """Success by condition, a column a policy, for the terminal."""
   policies = list(dict.fromkeys(cell["policy"] for cell in cells))
-  width = max(len("without conditions"), *(len(cell["condition"]) for cell in cells))
+  width = max([len("without conditions"), *(len(c["condition"]) for c in cells)])
   lines = []
   for protocol in protocols.NAMES:
     found = {

@@ -83,13 +83,13 @@ class Program:
       )
     needed = self.expected("begin", "iterate", "finish")
     left = end - self.clock()
-    if left < needed:
+    if not left >= needed:  # nor where the deadline is NaN
       # One slow moment must not mean HOLD for ever, as nothing new would be measured.
       for name, seconds in self._seconds.items():
         faster = (1 - _FORGET) * seconds
         self._seconds[name] = max(self._fastest.get(name, 0.0), faster)
       raise NoTimeError(
-        f"{1e3 * max(left, 0):.1f} ms are left, and one iteration needs"
+        f"{1e3 * max(0.0, left):.1f} ms are left, and one iteration needs"
         f" {1e3 * needed:.1f} ms"
       )
     state = self._run("begin", self._weights, *inputs)

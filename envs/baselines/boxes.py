@@ -9,7 +9,8 @@ from envs.baselines.segmentation import connected
 
 LAYER = 0.006  # thickness of the layers that are taken off, m
 FLATTEST = 0.008  # of a layer that can be held by itself, m
-SQUARE = 1.25  # ratio of the edges below which either may be the longer one
+NARROWEST = 0.006  # of an object; what is narrower is a part of some side, m
+SQUARE = 1.1  # ratio of the edges below which either may be the longer one
 SMALLEST = 15  # voxels of a graspable object
 _YAWS = np.deg2rad(np.arange(0.0, 90.0, 1.0))
 _AXES = np.stack([pinch.axes(yaw) for yaw in _YAWS])  # [Y, 2, 2]
@@ -74,8 +75,9 @@ def graspable(points: np.ndarray, edges: np.ndarray, widest: float) -> list[np.n
     members = cluster.members
     if len(members) < SMALLEST:
       continue
-    if smallest_box(points[members]).width <= widest:
-      found.append(members)
+    width = smallest_box(points[members]).width
+    if width <= widest:
+      found += [members] if width >= NARROWEST else []
       continue
     above = _above(points, cluster, widest)
     found += [piece for piece in above if len(piece) >= SMALLEST] or [members]

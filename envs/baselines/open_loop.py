@@ -48,11 +48,11 @@ class Search:
     batch_size: patches that are scored together; a multiple of it is drawn in a round.
   """
 
-  num_candidates: int = 768
-  num_refined: int = 256
+  num_candidates: int = 512
+  num_refined: int = 128
   num_elites: int = 16
   spreads: tuple[tuple[float, float], ...] = ((0.010, 0.25), (0.005, 0.12))
-  batch_size: int = 256
+  batch_size: int = 128
 
   def __post_init__(self) -> None:
     for name in ("num_candidates", "num_refined"):

@@ -23,7 +23,6 @@ class VoxelMap:
   """What is known of the bin's content."""
 
   points: np.ndarray  # float64[V, 3]: the mean of the points in each occupied voxel, m
-  counts: np.ndarray  # int64[V]: how many points are in each
   tops: np.ndarray  # float64[X, Y]: height of what is highest over each column, m
   seen: np.ndarray  # bool[X, Y]: whether any point was measured in the column
 
@@ -57,7 +56,7 @@ def build(points: np.ndarray, margin: float) -> VoxelMap:
   tops = GROUND.copy()
   x, y = np.unravel_index(flat, _SHAPE)[:2]
   np.maximum.at(tops, (x, y), means[:, 2])
-  return VoxelMap(means, counts, tops, seen)
+  return VoxelMap(means, tops, seen)
 
 
 def ground(spots: np.ndarray) -> np.ndarray:

@@ -35,6 +35,16 @@ def decisions(
   }
 
 
+def products(size: int) -> dict[str, Callable[[], Any]]:
+  """The bare matrix product in bfloat16, for a floor: XLA has no fast one on CPUs."""
+  if not is_installed():
+    return {}
+  import torch
+
+  matrix = torch.ones(size, size, dtype=torch.bfloat16)
+  return {"bfloat16": lambda: matrix @ matrix}
+
+
 def halves(
   config: network.NetworkConfig,
   variables: Any,

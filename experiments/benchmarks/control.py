@@ -206,7 +206,11 @@ def measure(name: str, rounds: int, tile_images: bool) -> dict[str, Any]:
   product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
   decisions = ours(config, variables, frames)
   decisions |= _control_torch.decisions(config, variables, frames, SEARCH)
-  decisions["matrix product"] = lambda: product(matrix, matrix).block_until_ready()
+  products: dict[str, Decision] = {
+    "float32": lambda: product(matrix, matrix).block_until_ready(),
+    **_control_torch.products(MATRIX),
+  }
+  decisions |= {_product(dtype): run for dtype, run in products.items()}
   times: dict[str, list[float]] = {each: [] for each in decisions}
   with _edge.progress(rounds * len(decisions), f"{name}", "decisions") as bar:
     for decide in decisions.values():  # warms caches up
@@ -223,17 +227,22 @@ def measure(name: str, rounds: int, tile_images: bool) -> dict[str, Any]:
   image, command = multiply_adds(config)
   count = SEARCH.num_samples * SEARCH.num_iterations + 1
   needed = image + count * command
-  peak = MATRIX**3 / best["matrix product"] / 1e6  # G multiply-adds a second
+  # Multiply-adds a millisecond.
+  peaks = {dtype: MATRIX**3 / best[_product(dtype)] for dtype in products}
   return {
     "preset": name,
     "rounds": rounds,
     "median_ms": medians,
     "best_ms": best,
     "multiply_adds": {"image": image, "command": command, "decision": needed},
-    "peak_gflops": 2 * peak,
-    "floor_ms": needed / peak / 1e6,
+    "peak_gflops": {dtype: 2e-6 * peak for dtype, peak in peaks.items()},
+    "floor_ms": {dtype: needed / peak for dtype, peak in peaks.items()},
     "decisions_per_second": 1e3 / medians["ours"],
   }
+
+
+def _product(dtype: str) -> str:
+  return f"matrix product, {dtype}"
 
 
 def benchmark(
@@ -265,15 +274,16 @@ def describe(result: dict[str, Any]) -> str:
   lines = []
   for each in result["presets"]:
     lines.append(
-      f"{each['preset']} on {result['device']}, one decision,"
-      f" {each['rounds']} rounds; matrix products {each['peak_gflops']:.0f} GFLOP/s"
+      f"{each['preset']} on {result['device']}, one decision, {each['rounds']} rounds"
     )
     lines.append(f"{'':<24}{'median ms':>10}{'best ms':>10}{'a second':>10}")
     for name, value in each["median_ms"].items():
-      if name != "matrix product":
+      if name not in map(_product, each["floor_ms"]):
         best = each["best_ms"][name]
         lines.append(f"{name:<24}{value:>10.1f}{best:>10.1f}{1e3 / value:>10.1f}")
-    lines.append(f"{'floor, float32':<24}{each['floor_ms']:>10.1f}")
+    for dtype, floor in each["floor_ms"].items():
+      peak = f"{each['peak_gflops'][dtype]:.0f} GFLOP/s"
+      lines.append(f"{f'floor, {dtype}':<24}{floor:>10.1f}   at {peak}")
     lines.append("")
   for package in result["left_out"]:
     lines.append(f"{package} was left out: it is not installed.")

@@ -133,7 +133,8 @@ def servo() -> ConfigDict:
 def evaluate() -> ConfigDict:
   return ConfigDict(
     {
-      "policies": ("random", "servo"),
+      # The hand-designed baseline has a calibrated depth camera with noise.
+      "policies": ("random", "hand_designed_noisy", "servo"),
       # Of each policy, in the same bins from the same seeds. The paper: 1 bin of 100
       # attempts with, 4 of 30 without replacement.
       "with_replacement": {"repetitions": 50, "num_attempts": 4, "num_objects": 6},
@@ -165,6 +166,7 @@ def sweep() -> ConfigDict:
         *(f"wear={factor}" for factor in (2.0, 3.0, 4.0)),
         *(f"push={speed}" for speed in (0.2, 0.4)),
         *(f"light={factor}" for factor in (0.5, 1.5)),
+        *(f"num_steps={count}" for count in (1, 2, 3, 4, 6, 8, 10)),
       ),
     }
   )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import signal
+import struct
 import subprocess
 import sys
 import time
@@ -53,6 +55,13 @@ def run_task(one: rollout.SceneTask) -> tuple[Attempt, ...]:
 
 def die(_: int) -> None:
   os._exit(3)
+
+
+def die_answering(_: int) -> None:
+  """Ends in the middle of what the worker has to say."""
+  pipe = sys._getframe(1).f_locals["pipe"]
+  os.write(pipe.fileno(), struct.pack("!i", 1000) + b"half an answer")
+  os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_an_attempt_has_t_images_and_ends_with_the_null_command():
@@ -112,6 +121,11 @@ def test_a_recorder_changes_nothing():
 def test_a_dead_worker_is_reported():
   with pytest.raises(fleet.WorkerDiedError, match="again"):
     list(fleet.map_unordered(die, [1, 2], num_workers=2))
+
+
+def test_a_worker_that_dies_while_it_answers_is_reported():
+  with pytest.raises(fleet.WorkerDiedError, match="exit code -9"):
+    list(fleet.map_unordered(die_answering, [1, 2], num_workers=2))
 
 
 @dataclasses.dataclass
@@ -254,6 +268,30 @@ def test_an_attempt_whose_physics_diverge_is_dropped_and_counted(monkeypatch):
   result = rollout.run_scene(task(num_steps=(2,), num_attempts=3), RandomPolicy())
   assert len(result.attempts) == 3
   assert result.diverged == 1
+
+
+def test_a_divergence_late_in_a_bin_without_replacement_is_one(monkeypatch):
+  calls = []
+  late = rollout.MAX_DIVERGED + 2  # so many attempts are lost by it
+
+  def breaks(env, command, rng):
+    calls.append(command)
+    if len(calls) == late:
+      raise DivergedError("planted")
+
+  nothing = grasp_env.Outcome(0.0, False, False, False, "", ())
+  for name, instead in {
+    "step": breaks,
+    "fill": lambda env, rng: None,
+    "begin": lambda env, rng: env.image(),
+    "approach": lambda env, pose: None,
+    "grasp": lambda env, rng: nothing,
+  }.items():
+    monkeypatch.setattr(GraspEnv, name, instead)
+  one = task(num_steps=(1,), num_attempts=late, num_objects=1, replacement=False)
+  result = rollout.run_scene(one, RandomPolicy())
+  assert (len(result.attempts), result.diverged) == (late, late)
+  assert len(calls) == 2 * late
 
 
 def test_unstable_physics_are_noticed():

@@ -92,7 +92,8 @@ def test_floor_and_walls_are_no_voxels_but_are_seen():
 def test_a_voxel_is_where_its_points_are():
   cloud = block((0.02, 0.03), (0.05, 0.04, 0.03))
   seen = voxels.build(cloud, margin=0.003)
-  assert seen.counts.sum() == np.sum(cloud[:, 2] > 0.003)
+  # Mostly four points share a voxel.
+  assert len(seen.points) < len(cloud) / 2
   assert seen.points[:, 2].max() == pytest.approx(0.03)
   column = voxels.column_of(np.array([0.02, 0.03]))
   assert seen.tops[tuple(column)] == pytest.approx(0.03)

@@ -11,7 +11,7 @@ from PIL import Image
 from data_pipeline import finish, records, source, testing, writer
 from data_pipeline import plan as plan_lib
 from experiments import _contact_sheet, _describe, _edge, describe
-from experiments._results import Rate
+from experiments.reporting.results import Rate
 
 # unit, T, round, policy, success, reading, drop test, truth, objects, grasped
 ATTEMPTS = (

@@ -11,17 +11,11 @@ import pytest
 from PIL import Image
 
 from data_pipeline import testing
-from experiments import (
-  _edge,
-  _evaluated,
-  _pictures_section,
-  _results,
-  _scores,
-  _words,
-  figures,
-  report,
-  sweep,
-)
+from experiments import _edge, _scores, figures, report, sweep
+from experiments.reporting import evaluated as evaluated_lib
+from experiments.reporting import pictures_section
+from experiments.reporting import results as results_lib
+from experiments.reporting import words as words_lib
 from hand_eye import runtime
 
 RNG = np.random.default_rng(0)
@@ -286,6 +280,7 @@ def test_wide_tables_scroll_within_the_page(page):
 def test_the_markdown_has_the_tables_of_the_page(page, text):
   assert "| servo (ours) | 20.0 % (N = 100) | 65.8 % (57 to 74 %, N = 120) |" in text
   shown = re.findall(r"<h2>(.*?)</h2>", page)
+  shown.remove("The robots")  # a picture and nothing else
   assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == shown
   blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
   assert len(blocks) == page.count("<table>")
@@ -326,7 +321,7 @@ def test_policies_that_the_last_evaluation_did_not_name_are_said(tmp_path, make_
   log = _edge.JsonLines(folder / "rows.jsonl")
   log.write(make_row("oracle", True))
   log.write(make_row("servo", False, condition="wear=2"))
-  evaluation = _evaluated.read(tmp_path).evaluation
+  evaluation = evaluated_lib.read(tmp_path).evaluation
   assert evaluation.others == ("oracle",)
   assert len(evaluation.rows) == 280
   text = report.write_report(tmp_path).read_text(encoding="utf-8")
@@ -361,7 +356,7 @@ def test_too_many_videos_are_named_and_left_out(tmp_path, monkeypatch):
   videos.mkdir(parents=True)
   for name in ("one", "two"):
     (videos / f"{name}.mp4").write_bytes(b"0" * 100)
-  monkeypatch.setattr(_pictures_section, "MAX_VIDEO_BYTES", 150)
+  monkeypatch.setattr(pictures_section, "MAX_VIDEO_BYTES", 150)
   text = report.write_report(tmp_path).read_text(encoding="utf-8")
   assert text.count("<video") == 1
   assert "Left out to keep this page small: two.mp4" in text
@@ -404,22 +399,22 @@ def test_a_row_of_another_version_is_named(tmp_path, make_row):
   ],
 )
 def test_the_comparison_says_what_the_interval_allows(servo, randomly, expected):
-  rates = [_results.Rate(n, k) for k, n in (servo, randomly)]
-  assert expected in _words.against(rates[0], "random", rates[1])
+  rates = [results_lib.Rate(n, k) for k, n in (servo, randomly)]
+  assert expected in words_lib.against(rates[0], "random", rates[1])
 
 
 def test_the_same_bins_are_compared_where_they_are_known():
-  ours, theirs = _results.Rate(120, 60), _results.Rate(120, 48)
-  said = _words.against(ours, "open_loop", theirs, paired=(-0.1, -0.16, -0.04))
+  ours, theirs = results_lib.Rate(120, 60), results_lib.Rate(120, 48)
+  said = words_lib.against(ours, "open_loop", theirs, paired=(-0.1, -0.16, -0.04))
   assert "+10 points (95 % interval +4 to +16) in the same bins; it" in said
   # One bin has no spread, and says nothing about others.
-  said = _words.against(ours, "open_loop", theirs, paired=(-0.1, -0.1, -0.1))
+  said = words_lib.against(ours, "open_loop", theirs, paired=(-0.1, -0.1, -0.1))
   assert "same bins" not in said and "-3 to +22" in said
 
 
 def test_a_servo_alone_is_not_compared(tmp_path, make_row):
   fill_evaluation(tmp_path / "evaluate", make_row, [("servo", 9)])
-  said = _words.comparisons(_evaluated.read(tmp_path).evaluation)
+  said = words_lib.comparisons(evaluated_lib.read(tmp_path).evaluation)
   assert said[-1] == "No other policy was evaluated to compare it with."
 
 
@@ -434,20 +429,20 @@ def test_a_servo_alone_is_not_compared(tmp_path, make_row):
   ],
 )
 def test_the_prediction_says_what_the_interval_allows(tmp_path, row, expected):
-  results = _results.Results(tmp_path, metrics=[{"split": "held_out", **row}])
-  said = _words.prediction(results)
+  results = results_lib.Results(tmp_path, metrics=[{"split": "held_out", **row}])
+  said = words_lib.prediction(results)
   assert said == "" if expected is None else expected in said
 
 
 def test_durations_are_words():
-  assert [_words.duration(s) for s in (9.6, 94.2)] == ["10 s", "1 min 34 s"]
+  assert [words_lib.duration(s) for s in (9.6, 94.2)] == ["10 s", "1 min 34 s"]
 
 
 @pytest.mark.parametrize(
   ("successes", "expected"), [(24, "within"), (6, "less often"), (60, "more often")]
 )
 def test_the_base_rate_is_held_against_the_papers(successes, expected):
-  assert expected in _words.base_rate(_results.Rate(120, successes))
+  assert expected in words_lib.base_rate(results_lib.Rate(120, successes))
 
 
 def test_overfitting_is_said(tmp_path):
@@ -455,9 +450,11 @@ def test_overfitting_is_said(tmp_path):
   rows = [
     {"split": "held_out", "step": s, "loss": v} for s, v in enumerate(losses, start=1)
   ]
-  results = _results.Results(tmp_path, metrics=[*rows, {"split": "train", "step": 1}])
-  assert "lowest at step 2" in _words.learning(results)
-  assert "overfitted" in _words.learning(results)
+  results = results_lib.Results(
+    tmp_path, metrics=[*rows, {"split": "train", "step": 1}]
+  )
+  assert "lowest at step 2" in words_lib.learning(results)
+  assert "overfitted" in words_lib.learning(results)
 
 
 def test_calibration_of_one_sample_is_drawn():

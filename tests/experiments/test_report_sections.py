@@ -10,25 +10,20 @@ import pytest
 from envs import attempt, protocols
 from envs.rollout import SceneTask
 from envs.units import fleet_units
-from experiments import (
-  _behaviour_sections,
-  _blocks,
-  _breakdown,
-  _commands,
-  _conditions,
-  _edge,
-  _evaluated,
-  _evaluation_sections,
-  _names,
-  _policies,
-  _robustness_section,
-  _scores,
-  _trials,
-  evaluate,
-  sweep,
-)
-from experiments._results import Rate
+from experiments import _conditions, _edge, _policies, _scores, _trials, evaluate, sweep
 from experiments.configs import demo as demo_config
+from experiments.reporting import (
+  behaviour_sections,
+  blocks,
+  evaluation_sections,
+  robustness_section,
+)
+from experiments.reporting import breakdown as breakdown_lib
+from experiments.reporting import commands as commands_lib
+from experiments.reporting import evaluated as evaluated_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting import words as words_lib
+from experiments.reporting.results import Rate
 
 
 def evaluation_of(rows, names, **settings):
@@ -41,7 +36,7 @@ def evaluation_of(rows, names, **settings):
     "cell": {"frame_size": 72},
   }
   summary = {**_scores.summarise(rows, names), "config": config}
-  return _evaluated.from_summary(summary, rows)
+  return evaluated_lib.from_summary(summary, rows)
 
 
 def row_of(table, label):
@@ -71,8 +66,10 @@ def test_the_rows_that_evaluations_write_have_what_the_report_reads():
     evidence=({"action": "close", "p_null": 0.5, "p_best": 0.6},),
   )
   row = _trials.row_of(trial, 0, made)
-  assert set(_evaluated._ROW) <= set(row)
-  assert _breakdown.closings([row | {"policy": "servo"}], "servo").probability == [0.5]
+  assert set(evaluated_lib._ROW) <= set(row)
+  assert breakdown_lib.closings([row | {"policy": "servo"}], "servo").probability == [
+    0.5
+  ]
 
 
 def test_table_1_counts_failures_beside_those_of_the_paper(make_row):
@@ -88,27 +85,46 @@ def test_table_1_counts_failures_beside_those_of_the_paper(make_row):
     )
     for i in range(120)
   ]
-  table = _evaluation_sections.table_1(evaluation_of(rows, ["servo"]))
+  table = evaluation_sections.table_1(evaluation_of(rows, ["servo"]))
   assert row_of(table, "servo (ours)") == [
     "servo (ours)",
-    _blocks.Stacked("20.0 %", ("N = 100",)),
-    _blocks.Stacked("25.0 %", ("14 to 40 %", "N = 40")),
-    _blocks.Stacked("10.0 %", ("N = 40",)),
-    _blocks.Stacked("100.0 %", ("91 to 100 %", "N = 40")),
-    _blocks.Stacked("17.5 %", ("N = 80",)),
-    _blocks.Stacked("60.0 %", ("49 to 70 %", "N = 80")),
-    _blocks.Stacked("17.5 %", ("N = 120",)),
-    _blocks.Stacked("40.0 %", ("32 to 49 %", "N = 120")),
-    _blocks.Stacked("1 of 4", ("after 29",)),
+    blocks.Stacked("20.0 %", ("N = 100",)),
+    blocks.Stacked("25.0 %", ("14 to 40 %", "N = 40")),
+    blocks.Stacked("10.0 %", ("N = 40",)),
+    blocks.Stacked("100.0 %", ("91 to 100 %", "N = 40")),
+    blocks.Stacked("17.5 %", ("N = 80",)),
+    blocks.Stacked("60.0 %", ("49 to 70 %", "N = 80")),
+    blocks.Stacked("17.5 %", ("N = 120",)),
+    blocks.Stacked("40.0 %", ("32 to 49 %", "N = 120")),
+    blocks.Stacked("1 of 4", ("after 29",)),
   ]
   assert row_of(table, "open loop")[:3] == [
-    "open loop", _blocks.Stacked("43.0 %", ("N = 100",)), "not run",
+    "open loop", blocks.Stacked("43.0 %", ("N = 100",)), "not run",
   ]  # fmt: skip
-  assert not [row for row in table.rows if row[0] == _names.policy("oracle")]
+  assert not [row for row in table.rows if row[0] == names_lib.policy("oracle")]
   assert table.strong == [4]
   assert sum(columns for _, columns in table.groups) == len(table.header)
-  assert _evaluation_sections.FIRST == protocols.FIRST
+  assert evaluation_sections.FIRST == protocols.FIRST
   assert "50 bins of 4 attempts with 6 objects with replacement" in table.caption
+
+
+def test_an_exported_policy_stands_in_for_the_servo(make_row):
+  rows = [
+    make_row(name, i % 4 < hits, repetition=i // 8)
+    for name, hits in (("random", 1), ("exported", 3), ("oracle", 4))
+    for i in range(40)
+  ]
+  evaluation = evaluation_of(rows, ["random", "exported", "oracle"])
+  table = evaluation_sections.table_1(evaluation)
+  found = row_of(table, "exported servo (ours)")
+  assert [cell.top for cell in found[1:3]] == ["20.0 %", "25.0 %"]
+  assert not [row for row in table.rows if row[0] == "servo (ours)"]
+  assert table.rows[table.strong[0]] == found
+  assert evaluation.paired["random"]["with_replacement"][0] == -0.5
+  said = words_lib.comparisons(evaluation)
+  assert len(said) == 2
+  assert said[0].startswith("Exported servo (ours): 30 of 40")
+  assert said[1].startswith("Against random") and said[1].endswith("it grasps better.")
 
 
 def test_an_object_counts_for_each_of_its_properties(make_row, tmp_path):
@@ -118,19 +134,19 @@ def test_an_object_counts_for_each_of_its_properties(make_row, tmp_path):
     make_row("random", True, target_properties=["soft"]),
     make_row("servo", False, target="", target_properties=[], target_family=""),
   ]
-  assert _breakdown.by_property(rows) == {
+  assert breakdown_lib.by_property(rows) == {
     "rigid": {"servo": Rate(2, 1)},
     "flat": {"servo": Rate(1, 1)},
     "soft": {"random": Rate(1, 1)},
   }
-  assert _breakdown.by_field(rows, "target_family") == {
+  assert breakdown_lib.by_field(rows, "target_family") == {
     "box": {"servo": Rate(2, 1), "random": Rate(1, 1)}
   }
   evaluation = evaluation_of(rows, ["random", "servo"])
-  section = _evaluation_sections.sections(evaluation, tmp_path)[1:]
+  section = evaluation_sections.sections(evaluation, tmp_path)[1:]
   table, absent = section[0].parts[:2]
   assert row_of(table, "rigid") == [
-    "rigid", "", _blocks.Stacked("50.0 %", ("9 to 91 %", "N = 2")),
+    "rigid", "", blocks.Stacked("50.0 %", ("9 to 91 %", "N = 2")),
   ]  # fmt: skip
   assert "heavy or light or large" in absent.text
 
@@ -146,8 +162,8 @@ def test_policies_in_the_same_bins_are_compared_in_words(make_row):
   evaluation = evaluation_of(rows, ["open_loop", "servo", "servo:no_raise"])
   bullets = [
     part
-    for part in _evaluation_sections._all_policies(evaluation)
-    if isinstance(part, _blocks.Bullets)
+    for part in evaluation_sections._all_policies(evaluation)
+    if isinstance(part, blocks.Bullets)
   ]
   worse, better = bullets[0].items
   assert worse.startswith("Open loop: -38 points") and "worse, with repl" in worse
@@ -161,7 +177,7 @@ def cells_of(make_row, rates):
     for (policy, condition), hits in rates.items()
     for i in range(16)
   ]
-  return tuple(map(_evaluated.cell_of, sweep.summarise(rows)))
+  return tuple(map(evaluated_lib.cell_of, sweep.summarise(rows)))
 
 
 def test_curves_begin_where_nothing_is_changed(make_row):
@@ -176,7 +192,7 @@ def test_curves_begin_where_nothing_is_changed(make_row):
       ("open_loop", "camera_shift=0.05"): 1,  # which was not swept without
     },
   )
-  curves = _breakdown.curves(cells, "with_replacement", usual_steps=5)
+  curves = breakdown_lib.curves(cells, "with_replacement", usual_steps=5)
 
   def shares(name, policy):
     return [(amount, rate.rate) for amount, rate in curves[name][policy]]
@@ -185,8 +201,8 @@ def test_curves_begin_where_nothing_is_changed(make_row):
   assert shares("camera_shift", "open_loop") == [(0.05, 0.25)]
   assert shares("light", "servo") == [(0.5, 0.5), (1, 0.75)]
   assert shares("num_steps", "servo") == [(5, 0.75), (10, 1.0)]
-  assert _breakdown.curves(cells, "without_replacement", 5) == {}
-  assert _breakdown.protocol_of(cells) == "with_replacement"
+  assert breakdown_lib.curves(cells, "without_replacement", 5) == {}
+  assert breakdown_lib.protocol_of(cells) == "with_replacement"
 
 
 def test_networks_are_ordered_by_the_data_they_learned_from():
@@ -194,7 +210,7 @@ def test_networks_are_ordered_by_the_data_they_learned_from():
     "servo@10240": Rate(4, 3), "servo@900": Rate(4, 1), "servo@no_pregrasp": Rate(4, 2),
     "servo": Rate(4, 4),
   }  # fmt: skip
-  assert _breakdown.by_data(rates) == [(900, Rate(4, 1)), (10240, Rate(4, 3))]
+  assert breakdown_lib.by_data(rates) == [(900, Rate(4, 1)), (10240, Rate(4, 3))]
 
 
 def test_every_cell_of_a_sweep_is_in_its_table(make_row, tmp_path):
@@ -203,16 +219,18 @@ def test_every_cell_of_a_sweep_is_in_its_table(make_row, tmp_path):
     {("servo", ""): 3, ("servo", "camera_turn=0.087"): 1, ("servo@900", ""): 2},
   )
   settings = {"num_steps": 5, "with_replacement": {"repetitions": 4}}
-  found = _evaluated.Sweep(settings, {}, {}, cells)
-  section = _robustness_section.robustness(_evaluated.Evaluated(tmp_path, None, found))
-  details = [part for part in section.parts if isinstance(part, _blocks.Details)]
+  found = evaluated_lib.Sweep(settings, {}, {}, cells)
+  section = robustness_section.robustness(
+    evaluated_lib.Evaluated(tmp_path, None, found)
+  )
+  details = [part for part in section.parts if isinstance(part, blocks.Details)]
   ((table,),) = [part.parts for part in details]
   assert [(row[0].top, row[1].top) for row in table.rows] == [
     ("nothing changed", "75.0 %"),
     ("camera carried round the bin: 5 degrees", "25.0 %"),
   ]
   assert [row[2] for row in table.rows][1] == ""
-  legend = [part for part in section.parts if isinstance(part, _blocks.Legend)]
+  legend = [part for part in section.parts if isinstance(part, blocks.Legend)]
   assert [label for label, _, _ in legend[0].items] == ["servo (ours)"]
 
 
@@ -225,25 +243,25 @@ def test_only_decisions_to_close_are_held_against_outcomes(make_row):
     make_row("servo", True, actions=["move"], p_null=[0.2], p_best=[0.9]),  # until T
     make_row("open_loop", True, actions=["close"], p_null=[0.9], p_best=[0.9]),
   ]
-  told = _breakdown.closings(rows, "servo")
+  told = breakdown_lib.closings(rows, "servo")
   assert told.attempts == 3
   assert told.label.tolist() == [True, False]
   assert told.probability.tolist() == [0.7, 0.4]
-  means = _breakdown.along(rows, "servo", "p_null", True)
+  means = breakdown_lib.along(rows, "servo", "p_null", True)
   assert {n: (m.value, m.number) for n, m in means.items()} == {
     1: (pytest.approx(0.15), 2),
     2: (0.7, 1),
   }
   assert means[1].half == pytest.approx(1.96 * 0.05)  # of 0.1 and 0.2: sd / sqrt(2)
-  section = _behaviour_sections.predictor(evaluation_of(rows, ["servo", "open_loop"]))
+  section = behaviour_sections.predictor(evaluation_of(rows, ["servo", "open_loop"]))
   assert "Of 3 attempts the servo ended 2 by deciding to close" in section.parts[0].text
   assert "success in 55 % of them on average, and 1 succeeded" in section.parts[0].text
 
 
 def test_a_policy_that_predicts_nothing_has_no_such_section(make_row):
   evaluation = evaluation_of([make_row("random", True)], ["random"])
-  assert _behaviour_sections.predictor(evaluation) is None
-  assert _behaviour_sections.soft_and_hard(evaluation) is None
+  assert behaviour_sections.predictor(evaluation) is None
+  assert behaviour_sections.soft_and_hard(evaluation) is None
 
 
 def test_grasps_are_of_the_object_that_was_nearest(make_row):
@@ -256,11 +274,11 @@ def test_grasps_are_of_the_object_that_was_nearest(make_row):
     of("rigid", -0.002), of("rigid", 0.012), of("rigid", 0.04, success=False),
     of("rigid", 0.05, grasped="box-000009"), of("soft", 0.044), of("soft", 0.01, False),
   ]  # fmt: skip
-  found = _breakdown.grasps(rows, "servo")
+  found = breakdown_lib.grasps(rows, "servo")
   assert found.rigid.tolist() == [0.002, 0.012]
   assert found.soft.tolist() == [0.044]
   assert found.soft_attempts == 2
-  section = _behaviour_sections.soft_and_hard(evaluation_of(rows, ["servo"]))
+  section = behaviour_sections.soft_and_hard(evaluation_of(rows, ["servo"]))
   words = section.parts[0].text
   assert "Of 2 rigid objects 1 were within 1 cm" in words
   assert (
@@ -279,7 +297,7 @@ def test_grasps_are_of_the_object_that_was_nearest(make_row):
 def test_without_soft_grasps_nothing_is_said_of_figure_9(make_row, soft, expected):
   rows = [make_row("servo", True)]
   rows += [make_row("servo", False, target_properties=["soft"])] * soft
-  section = _behaviour_sections.soft_and_hard(evaluation_of(rows, ["servo"]))
+  section = behaviour_sections.soft_and_hard(evaluation_of(rows, ["servo"]))
   assert len(section.parts) == 1
   assert expected in section.parts[0].text
 
@@ -297,16 +315,19 @@ def flags_of(command):
 
 def test_the_command_of_an_evaluation_makes_its_settings_again(tmp_path, make_row):
   rows = [make_row("servo:no_raise", True), make_row("open_loop", True)]
-  evaluation = evaluation_of(rows, ["open_loop", "servo:no_raise", "servo@900"], seed=5)
+  evaluation = evaluation_of(
+    rows, ["open_loop", "servo:no_raise", "servo@900", "exported"], seed=5
+  )
   evaluation.settings["with_replacement"]["repetitions"] = 3
   (tmp_path / "train" / "checkpoints").mkdir(parents=True)
-  found = flags_of(_commands.evaluate(tmp_path, evaluation))
+  found = flags_of(commands_lib.evaluate(tmp_path, evaluation))
   assert found == {
     "checkpoint": str(tmp_path / "train" / "checkpoints"),
     "open_loop": "FOLDER",
     "checkpoints": "900=FOLDER",
+    "exported": "FILE",
     "workdir": str(tmp_path / "evaluate"),
-    "policies": "open_loop,servo:no_raise,servo@900",
+    "policies": "open_loop,servo:no_raise,servo@900,exported",
     "config.evaluate.seed": "5",
     "config.evaluate.with_replacement.repetitions": "3",
   }
@@ -327,8 +348,8 @@ def test_the_command_of_a_sweep_makes_its_settings_again(tmp_path, make_row):
       "servo": json.loads(_edge.to_json(config.servo.to_dict())),
     }
   }
-  found = _evaluated.Sweep(settings, specs, {"frame_size": 72}, cells)
-  command = flags_of(_commands.sweep(tmp_path, found).replace("'", ""))
+  found = evaluated_lib.Sweep(settings, specs, {"frame_size": 72}, cells)
+  command = flags_of(commands_lib.sweep(tmp_path, found).replace("'", ""))
   assert command["conditions"] == "push=0.2"
   again = demo_config.get_config()
   for name, text in command.items():
@@ -346,7 +367,7 @@ def test_the_command_of_a_sweep_makes_its_settings_again(tmp_path, make_row):
 def test_the_config_of_large_frames_is_named(tmp_path, make_row):
   evaluation = evaluation_of([make_row("random", True)], ["random"])
   evaluation.cell["frame_size"] = 512
-  found = flags_of(_commands.evaluate(tmp_path, evaluation))
+  found = flags_of(commands_lib.evaluate(tmp_path, evaluation))
   assert found["config"] == "experiments/configs/levine2016.py"
 
 
@@ -354,17 +375,17 @@ def test_the_config_of_large_frames_is_named(tmp_path, make_row):
 
 
 def test_the_report_has_a_name_for_everything_there_is():
-  assert set(_names.POLICIES) == set(_policies.POLICIES)
-  assert set(_names._VARIANTS) == set(_policies.VARIANTS)
-  assert set(_names.CONDITIONS) == set(_conditions.NAMES)
+  assert set(names_lib.POLICIES) == set(_policies.POLICIES)
+  assert set(names_lib._VARIANTS) == set(_policies.VARIANTS)
+  assert set(names_lib.CONDITIONS) == set(_conditions.NAMES)
   source = inspect.getsource(attempt.properties)
-  for name in _names.PROPERTIES:
+  for name in names_lib.PROPERTIES:
     assert f'"{name}"' in source
 
 
 def test_what_changes_nothing_changes_nothing():
   robots = fleet_units(2, "held_out")
-  for name, knob in _names.CONDITIONS.items():
+  for name, knob in names_lib.CONDITIONS.items():
     if name != "num_steps":
       condition = _conditions.Condition(name, knob.nothing)
       assert condition.robots(robots) == robots
@@ -381,10 +402,10 @@ def test_what_changes_nothing_changes_nothing():
   ],
 )
 def test_policies_are_named_in_words(name, expected):
-  assert _names.policy(name) == expected
+  assert names_lib.policy(name) == expected
 
 
 def test_amounts_are_said_in_units_that_people_use():
-  assert _names.amount("camera_shift", 0.05) == "5 cm"
-  assert _names.amount("camera_turn", 0.262) == "15 degrees"
-  assert _names.amount("num_steps", 3) == "3"
+  assert names_lib.amount("camera_shift", 0.05) == "5 cm"
+  assert names_lib.amount("camera_turn", 0.262) == "15 degrees"
+  assert names_lib.amount("num_steps", 3) == "3"

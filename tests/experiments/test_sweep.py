@@ -56,6 +56,8 @@ def test_a_stopped_sweep_goes_on_to_the_same_rows(config, tmp_path):
   assert len(table) == len(rows)
   assert {row["condition"] for row in table} == {"", "camera_shift=0.05", "push=0.3"}
   assert table[0]["software.mujoco"] == _edge.versions()["mujoco"]
+  assert table[0]["config.objects"] == demo_config.HELD_OUT
+  assert table[0]["config.num_objects"] == "2"
   assert {row["unit"] for row in table} == {"held_out-1000", "held_out-1001"}
   by_cell = {(c["policy"], c["protocol"], c["condition"]): c for c in whole}
   assert len(by_cell) == 12
@@ -77,6 +79,29 @@ def test_policies_can_join_a_finished_sweep_but_not_change(config, tmp_path):
   with pytest.raises(_edge.UserError, match=r"evaluate\.num_steps"):
     sweep.sweep(config, NONE, tmp_path)
   assert rows_of(tmp_path) == rows
+
+
+def test_a_condition_that_is_given_twice_is_swept_once(config, tmp_path):
+  config.sweep.policies = ("random",)
+  config.sweep.conditions = ("push=0.3", "push=0.30", "")
+  cells = sweep.sweep(config, NONE, tmp_path)
+  found = [(c["condition"], c["protocol"], c["attempts"]) for c in cells]
+  assert found == [
+    (condition, *counted)
+    for condition in ("", "push=0.3")
+    for counted in (("with_replacement", 2), ("without_replacement", 2))
+  ]
+
+
+def test_the_table_has_what_is_nested_in_a_row():
+  servo = {"initial_std": [0.04, 0.6], "close_ratio": None}
+  assert sweep.as_csv([{"attempt": 1, "config": {"servo": servo}}]) == (
+    "attempt,config.servo.initial_std,config.servo.close_ratio\n1,0.04;0.6,\n"
+  )
+
+
+def test_a_sweep_of_nothing_is_described():
+  assert sweep.describe([]) == ""
 
 
 def test_a_worker_that_is_killed_is_named_and_its_trial_made_again(
@@ -176,7 +201,9 @@ def _once(flag):
     ("wear=9", "at most"),
     ("num_steps=2.5", "whole number"),
     ("push=-1", "0 or more"),
-    ("camera_turn=nan", "0 or more"),
+    ("camera_turn=-1", "0 or more"),
+    ("camera_turn=nan", "finite"),
+    ("num_steps=inf", "finite"),
   ],
 )
 def test_conditions_that_make_no_sense_are_named(text, words):
@@ -192,6 +219,8 @@ def test_what_conditions_change():
   assert _conditions.parse("push=0.3").pushing.speed == 0.3
   assert _conditions.parse("num_steps=7").num_steps(5) == 7
   assert _conditions.parse("wear=2").num_steps(5) == 5
+  texts = {str(_conditions.parse(f"camera_turn=0.26179{end}")) for end in (93, 94)}
+  assert texts == {"camera_turn=0.2617993", "camera_turn=0.2617994"}
 
 
 def row(policy, protocol, repetition, attempt, success, remaining=1):
@@ -249,6 +278,12 @@ def test_bootstrap_intervals_agree_with_scipy():
   ).confidence_interval
   assert ours["rate"] == sum(k for k, _ in bins) / 400
   np.testing.assert_allclose([ours["low"], ours["high"]], theirs, atol=0.01)
+
+
+@pytest.mark.parametrize("bins", [[(3, 10)], [(0, 10)] * 4])
+def test_bins_that_are_alike_have_the_interval_of_their_attempts(bins):
+  successes, attempts = map(sum, zip(*bins, strict=True))
+  assert _stats.bootstrap_rate(bins) == _stats.rate(successes, attempts)
 
 
 def test_a_paired_difference_cancels_what_makes_a_bin_hard():

@@ -7,6 +7,8 @@ import pytest
 
 from hand_eye import cem
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 PEAK = jnp.array([0.06, -0.04, 0.5])
 SCALE = jnp.array([0.1, 0.1, 1.0])
 

@@ -10,6 +10,8 @@ import pytest
 from hand_eye import checkpoint, engine, export, inference, network, runtime
 from hand_eye.decision import Action
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 CONFIG = network.preset("small", channels=8, image_convs=1, command_convs=2)
 COUNT = 5
 

@@ -25,8 +25,10 @@ from hand_eye import (
 )
 from hand_eye.decision import Cause
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = ROOT / "hand_eye" / "pretrained" / "demo.hep"
+SHIPPED = ROOT / "hand_eye" / "pretrained" / "two_cores.hep"
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
   low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),

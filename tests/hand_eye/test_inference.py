@@ -11,6 +11,8 @@ from jax import export as jax_export
 
 from hand_eye import inference, network, servo, training
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 # 64 channels, so that on CPUs Winograd's form is used in both halves. And few layers:
 # what takes time here is compiling.
 WIDE = network.preset(

@@ -12,6 +12,14 @@ from hypothesis import strategies as st
 from hand_eye import cem, commands, limits
 from hand_eye.constraints import Constraints, from_json
 
+# Compiled once, not operation by operation.
+allow = jax.jit(limits.allow)
+bounded = jax.jit(limits.bounded)
+is_feasible = jax.jit(limits.is_feasible)
+is_safe = jax.jit(limits.is_safe)
+may_close = jax.jit(limits.may_close)
+pull = jax.jit(limits.pull)
+
 N, WIDE = 16, jnp.array([0.4, 0.4, 3.0])
 BOX = commands.Workspace(
   low=np.array([0.3, -0.3, 0.0, -math.pi], np.float32),
@@ -21,7 +29,7 @@ POSE = np.array([0.5, 0.0, 0.1, 0.0], np.float32)
 
 
 def _allowed(**fields):
-  return limits.allow(BOX, Constraints(**fields).arrays())
+  return allow(BOX, Constraints(**fields).arrays())
 
 
 def _ends_allowed(motion, pose, allowed, slack):
@@ -176,15 +184,15 @@ def test_pulled_motions_are_the_nearest_feasible_ones():
   allowed = _allowed(keep_out=((0.4, -0.1, 0.55, 0.1), (0.5, 0.0, 0.6, 0.2)))
   rng = np.random.default_rng(0)
   motions = rng.uniform([-0.3, -0.4, -1], [0.3, 0.4, 1], (200, 3)).astype(np.float32)
-  pulled = np.asarray(limits.pull(motions, POSE, allowed))
-  assert np.all(limits.is_feasible(pulled, POSE, allowed))
+  pulled = np.asarray(pull(motions, POSE, allowed))
+  assert np.all(is_feasible(pulled, POSE, allowed))
   steps = np.linspace(-0.2, 0.2, 81), np.linspace(-0.3, 0.3, 121)
   grid = np.stack(np.meshgrid(*steps, [0.0], indexing="ij"), -1).reshape(-1, 3)
-  grid = grid[np.asarray(limits.is_feasible(grid.astype(np.float32), POSE, allowed))]
+  grid = grid[np.asarray(is_feasible(grid.astype(np.float32), POSE, allowed))]
   gaps = np.linalg.norm(motions[:, None, :2] - grid[None, :, :2], axis=-1).min(1)
   moved = np.linalg.norm(pulled[:, :2] - motions[:, :2], axis=-1)
   assert np.all(moved <= gaps + 1e-5) and np.all(gaps <= moved + 0.008)
-  was = np.asarray(limits.is_feasible(motions, POSE, allowed))
+  was = np.asarray(is_feasible(motions, POSE, allowed))
   assert 20 < was.sum() < 180
   np.testing.assert_allclose(pulled[was], motions[was], atol=1e-5)
 
@@ -192,7 +200,7 @@ def test_pulled_motions_are_the_nearest_feasible_ones():
 def test_pulled_yaws_are_the_nearest_in_a_range_across_pi():
   allowed = _allowed(yaw_range=(3.0, 3.6))  # to 2.683 below zero, across pi
   turns = np.array([[0, 0, 3.1], [0, 0, -3.1], [0, 0, 2.0], [0, 0, -2.0]], np.float32)
-  pulled = limits.pull(turns, POSE, allowed)
+  pulled = pull(turns, POSE, allowed)
   np.testing.assert_allclose(
     pulled[:, 2], [3.1, -3.1, 3.0, 3.6 - 2 * math.pi], atol=1e-5
   )
@@ -200,8 +208,8 @@ def test_pulled_yaws_are_the_nearest_in_a_range_across_pi():
 
 def test_nothing_left_is_seen():
   allowed = _allowed(keep_out=((0.2, -0.4, 0.8, 0.4),))
-  pulled = limits.pull(jnp.zeros((1, 3)), POSE, allowed)
-  assert not limits.is_feasible(pulled, POSE, allowed)[0]
+  pulled = pull(jnp.zeros((1, 3)), POSE, allowed)
+  assert not is_feasible(pulled, POSE, allowed)[0]
 
 
 @pytest.mark.parametrize(
@@ -219,17 +227,17 @@ def test_nothing_left_is_seen():
 )
 def test_where_the_gripper_may_close(pose, expected):
   allowed = _allowed(keep_out=((0.4, 0.1, 0.5, 0.2),), yaw_range=(-1.0, 1.0))
-  assert limits.may_close(np.array(pose, np.float32), allowed) == expected
+  assert may_close(np.array(pose, np.float32), allowed) == expected
 
 
 def test_a_long_motion_is_cut_short_in_its_direction():
   command = commands.from_search(jnp.array([0.3, -0.4, 1.0]), 0.0)
-  short = limits.bounded(command, 0.25, math.pi)
+  short = bounded(command, 0.25, math.pi)
   np.testing.assert_allclose(short[:3], [0.15, -0.2, 0.0], atol=1e-6)
   np.testing.assert_allclose(commands.yaw_change(short), 0.5, atol=1e-6)
-  turned = limits.bounded(command, 9.0, 0.1)
+  turned = bounded(command, 9.0, 0.1)
   np.testing.assert_allclose(turned[:3], command[:3] / 10, atol=1e-6)
-  np.testing.assert_array_equal(limits.bounded(command, 0.5, 1.0), command)
+  np.testing.assert_array_equal(bounded(command, 0.5, 1.0), command)
 
 
 @pytest.mark.parametrize(
@@ -251,15 +259,15 @@ def test_a_long_motion_is_cut_short_in_its_direction():
 def test_what_is_safe_to_send(command, expected):
   allowed = _allowed(keep_out=((0.55, 0.1, 0.65, 0.2),))
   command = np.array(command, np.float32)
-  assert limits.is_safe(command, POSE, allowed, 0.25, 1.0) == expected
+  assert is_safe(command, POSE, allowed, 0.25, 1.0) == expected
 
 
 def test_from_outside_only_the_way_back_is_safe():
   outside = np.array([0.8, 0.0, 0.1, 0.0], np.float32)
   back = np.array([-0.05, 0.0, 0.0, 0.0, 1.0], np.float32)
   allowed = _allowed()
-  assert limits.is_safe(back, outside, allowed, 0.25, 1.0)
-  assert not limits.is_safe(-back * [1, 1, 1, -1, -1], outside, allowed, 0.25, 1.0)
+  assert is_safe(back, outside, allowed, 0.25, 1.0)
+  assert not is_safe(-back * [1, 1, 1, -1, -1], outside, allowed, 0.25, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from hand_eye import (
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
   low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
@@ -214,6 +216,13 @@ def test_a_deadline_of_a_millisecond_is_answered_at_once(path):
     made = real(_observation(seed), KEY, 0.001)
     _held(made, Cause.NO_TIME, "one iteration needs")
   assert real.tally.counts()["no_time"] == 50
+
+
+@pytest.mark.parametrize("deadline", [math.nan, -1.0, -math.inf])
+def test_a_deadline_that_is_none_holds(either, deadline):
+  made = either(_observation(), KEY, deadline)
+  _held(made, Cause.NO_TIME, "one iteration needs")
+  assert not made.on_time
 
 
 def test_one_slow_moment_is_forgotten(policy):

@@ -13,6 +13,8 @@ from hand_eye import commands, decision, limits, network, servo
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SIZE = 8
 TABLE = 0.02
 WORKSPACE = commands.Workspace(
@@ -33,30 +35,31 @@ class Observation(NamedTuple):
 
 
 def _predictor(score):
-  """A predictor that scores commands by `score(commands) -> logits`."""
+  """A predictor that scores commands by `score(weights, commands) -> logits`."""
   config = network.preset("small", frame_size=SIZE, crop_size=SIZE)
   return network.Predictor(
     config=config,
     init=lambda key: ({}, {}),
     apply=None,
     encode=lambda params, batch_stats, images: jnp.zeros((1, 1, 1, 1)),
-    score=lambda params, batch_stats, features, commands: score(commands),
+    score=lambda params, batch_stats, features, commands: score(params, commands),
     intermediates=None,
   )
 
 
-def _towards(offset, width=0.03):
+def _near(weights, command):
   """Success is likelier the nearer the final position is to pose + offset."""
-  offset = jnp.asarray(offset)
-
-  def score(command):
-    return 2 - jnp.sum(jnp.square((command[:, :2] - offset) / width), axis=-1)
-
-  return score
+  miss = (command[:, :2] - weights["offset"]) / weights["width"]
+  return 2 - jnp.sum(jnp.square(miss), axis=-1)
 
 
-def _policy(score, **options):
-  return servo.ServoPolicy(_predictor(score), {}, {}, **options)
+def _towards(offset, width=0.03):
+  """Weights of `_near`: as such, one compiled decision does for all of them."""
+  return {"offset": np.array(offset, np.float32), "width": np.float32(width)}
+
+
+def _policy(weights, score=_near, **options):
+  return servo.ServoPolicy(_predictor(score), weights, {}, **options)
 
 
 def _key(seed=0):
@@ -81,13 +84,15 @@ def _key(seed=0):
 )
 def test_decision_table(p_null, p_best, is_last, expected):
   p_null, p_best = np.float32(p_null), np.float32(p_best)
-  assert servo.decide(p_null, p_best, is_last, servo.ServoConfig()) == expected
+  decide = jax.jit(servo.decide, static_argnums=3)
+  assert decide(p_null, p_best, is_last, servo.ServoConfig()) == expected
 
 
 def test_thresholds_are_configurable():
   config = servo.ServoConfig(close_ratio=0.6, raise_ratio=0.2)
   ratios = np.array([0.7, 0.5, 0.1], np.float32)
-  actions = servo.decide(ratios, np.ones(3, np.float32), np.zeros(3, bool), config)
+  decide = jax.jit(servo.decide, static_argnums=3)
+  actions = decide(ratios, np.ones(3, np.float32), np.zeros(3, bool), config)
   np.testing.assert_array_equal(actions, [Action.CLOSE, Action.MOVE, Action.RAISE])
 
 
@@ -218,15 +223,15 @@ def test_everything_scored_ends_at_the_table_and_inside():
   """The null command too. What is not so gets a score that would win."""
   allowed = limits.allow(WORKSPACE)
 
-  def score(command):
+  def score(weights, command):
     turn = commands.yaw_change(command)
     motion = jnp.concatenate([command[:, :2], turn[:, None]], axis=-1)
     down = jnp.abs(command[:, 2] - (TABLE - POSE[2])) < 1e-6
     good = down & limits.is_feasible(motion, POSE, allowed)
-    return jnp.where(good, _towards([1.0, 1.0])(command) / 1e3, 50.0)
+    return jnp.where(good, _near(weights, command) / 1e3, 50.0)
 
   wide = servo.ServoConfig(initial_std=(0.2, 0.2, 2.0), num_redraws=2)
-  made = _policy(score, config=wide)(Observation(), _key())
+  made = _policy(_towards([1.0, 1.0]), score, config=wide)(Observation(), _key())
   assert made.evidence["p_best"] < 0.9 and made.evidence["p_null"] < 0.9
   assert made.evidence["candidates"].shape == (3 * 64, 5)
   assert np.max(made.evidence["probabilities"]) == np.float32(made.evidence["p_best"])
@@ -277,6 +282,7 @@ def test_servoing_reaches_a_target_within_five_steps_with_the_camera_moved():
   policy = servo.ServoPolicy(_scripted_to_see(), {}, {})
   rng = np.random.default_rng(0)
   inner = WORKSPACE.high[:2] - WORKSPACE.low[:2]
+  aimed = []
   for attempt in range(20):
     target = WORKSPACE.low[:2] + inner * rng.uniform(0.15, 0.85, 2)
     pose = rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
@@ -298,8 +304,11 @@ def test_servoing_reaches_a_target_within_five_steps_with_the_camera_moved():
       command = made.command.copy()
       command[:2] *= rng.uniform(0.9, 1.0)
       pose = np.asarray(commands.apply(pose, command))
+      if step == 1:
+        aimed.append(np.linalg.norm(pose[:2] - target))
     assert made.close, f"not closed after {step} steps, {target} {pose} {camera}"
     np.testing.assert_allclose(pose[:2], target, atol=0.03)
+  assert np.median(aimed) > 0.03  # who only aims, misses
 
 
 def test_same_key_same_decision():
@@ -311,7 +320,7 @@ def test_same_key_same_decision():
 
 
 def test_nonsense_is_held():
-  made = _policy(lambda command: jnp.full(len(command), jnp.nan))(Observation(), _key())
+  made = _policy(_towards([0, 0], width=math.nan))(Observation(), _key())
   assert made.action == Action.HOLD and "not finite" in made.reason
   np.testing.assert_array_equal(made.command, commands.NULL_COMMAND)
   lost = Observation(pose=np.array([0.5, np.nan, 0.1, 0.0], np.float32))
@@ -372,7 +381,7 @@ def test_network_decides_like_its_parts():
 
 def test_several_observations_decided_together_are_those_alone():
   """Three of them, which fill no batch, and one that holds."""
-  score = _towards([0.06, -0.04])
+  weights = _towards([0.06, -0.04])
   observations = [
     Observation(),
     Observation(table_height=-1.0),  # outside the workspace
@@ -380,8 +389,8 @@ def test_several_observations_decided_together_are_those_alone():
     Observation(step=4),
   ]
   keys = [np.array([0, i], np.uint32) for i in range(4)]
-  together = _policy(score, batched=True).together(observations, keys)
-  single = _policy(score).together(observations, keys)  # on a CPU, one by one
+  together = _policy(weights, batched=True).together(observations, keys)
+  single = _policy(weights).together(observations, keys)  # on a CPU, one by one
   for a, b in zip(together, single, strict=True):
     assert (a.action, a.cause) == (b.action, b.cause)
     np.testing.assert_allclose(a.command, b.command, atol=1e-5)

@@ -2,50 +2,55 @@
 
 from collections.abc import Mapping
 
-from experiments import _blocks, _breakdown, _commands, _names
-from experiments._evaluated import Evaluated, Sweep
-from experiments._evaluation_sections import success
+from experiments.reporting import blocks
+from experiments.reporting import breakdown as breakdown_lib
+from experiments.reporting import commands as commands_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting.evaluated import Evaluated, Sweep
+from experiments.reporting.evaluation_sections import FEW_BINS, success
 
 
-def robustness(found: Evaluated) -> _blocks.Section:
+def robustness(found: Evaluated) -> blocks.Section:
   """Success against the amount of each condition, ours beside the baselines."""
   heading = "When the robot is not as it was"
   sweep, parts = found.sweep, _data_amounts(found)
-  command = _commands.sweep(found.workdir, sweep)
+  command = commands_lib.sweep(found.workdir, sweep)
   if sweep is None or not sweep.conditions:
-    return _blocks.Section(heading, [_blocks.Missing("Sweep", command), *parts])
-  protocol = _breakdown.protocol_of(sweep.cells)
+    return blocks.Section(heading, [blocks.Missing("Sweep", command), *parts])
+  protocol = breakdown_lib.protocol_of(sweep.cells)
   usual_steps = int(sweep.settings.get("num_steps", 0))
-  curves = _breakdown.curves(sweep.cells, protocol, usual_steps)
+  curves = breakdown_lib.curves(sweep.cells, protocol, usual_steps)
   policies = [name for name in sweep.policies if "@" not in name]
-  looks = _names.looks(policies)
+  looks = names_lib.looks(policies)
   bins = int(sweep.settings.get(protocol, {}).get("repetitions", 0))
+  too_few = ", which are so few that they are too narrow" if bins < FEW_BINS else ""
   parts = [
-    _blocks.Text(
+    blocks.Text(
       f"Success {protocol.replace('_', ' ')} after something was changed, in the same"
       f" {bins} bins each time. Policies that are told the camera's pose know where it"
       " was before it was moved; the servo is told nothing. The point that changes"
-      " nothing is the sweep without conditions. Bands: 95 %, from redrawing bins."
+      " nothing is the sweep without conditions. Bands: 95 %, from redrawing the"
+      f" bins{too_few}."
     ),
-    _blocks.Legend([(_names.policy(name), *looks[name]) for name in policies]),
+    blocks.Legend([(names_lib.policy(name), *looks[name]) for name in policies]),
     _curves(curves, looks),
-    _blocks.Details("The figures of these curves", [_conditions(sweep)]),
+    blocks.Details("The figures of these curves", [_conditions(sweep)]),
     *parts,
   ]
-  return _blocks.Section(heading, parts)
+  return blocks.Section(heading, parts)
 
 
 def _curves(
-  curves: Mapping[str, _breakdown.Curve], looks: Mapping[str, _names.Look]
-) -> _blocks.Columns:
-  from experiments import _evaluation_figures
+  curves: Mapping[str, breakdown_lib.Curve], looks: Mapping[str, names_lib.Look]
+) -> blocks.Columns:
+  from experiments.reporting import evaluation_figures
 
-  known = [name for name in _names.CONDITIONS if name in curves]
+  known = [name for name in names_lib.CONDITIONS if name in curves]
   others = [name for name in curves if name not in known]
-  return _blocks.Columns(
+  return blocks.Columns(
     [
-      _blocks.Picture(
-        _evaluation_figures.robustness(
+      blocks.Picture(
+        evaluation_figures.robustness(
           name, {p: points for p, points in curves[name].items() if p in looks}, looks
         ),
         "",
@@ -56,49 +61,49 @@ def _curves(
   )
 
 
-def _conditions(sweep: Sweep) -> _blocks.Table:
+def _conditions(sweep: Sweep) -> blocks.Table:
   """Every cell of the sweep."""
-  rows: list[list[_blocks.Cell]] = []
+  rows: list[list[blocks.Cell]] = []
   for protocol in dict.fromkeys(cell.protocol for cell in sweep.cells):
     own = [cell for cell in sweep.cells if cell.protocol == protocol]
     rates = {(cell.condition, cell.policy): cell.rate for cell in own}
     for cell in {cell.condition: cell for cell in own}.values():
       label = "nothing changed"
       if cell.name:
-        amount = _names.amount(cell.name, cell.amount)
-        label = f"{_names.condition(cell.name).label}: {amount}"
+        amount = names_lib.amount(cell.name, cell.amount)
+        label = f"{names_lib.condition(cell.name).label}: {amount}"
       rows.append(
         [
-          _blocks.Stacked(label, (protocol.replace("_", " "),)),
+          blocks.Stacked(label, (protocol.replace("_", " "),)),
           *(success(rates.get((cell.condition, name))) for name in sweep.policies),
         ]
       )
-  header = ("success", *map(_names.policy, sweep.policies))
-  return _blocks.Table(header, rows, numbers=range(1, len(header)))
+  header = ("success", *map(names_lib.policy, sweep.policies))
+  return blocks.Table(header, rows, numbers=range(1, len(header)))
 
 
-def _data_amounts(found: Evaluated) -> list[_blocks.Block]:
+def _data_amounts(found: Evaluated) -> list[blocks.Block]:
   """Success against the attempts that the servo's network learned from."""
-  from experiments import _evaluation_figures
+  from experiments.reporting import evaluation_figures
 
   rates = dict(found.evaluation.with_replacement) if found.evaluation else {}
   if found.sweep:
-    protocol = _breakdown.protocol_of(found.sweep.cells)
+    protocol = breakdown_lib.protocol_of(found.sweep.cells)
     rates |= {
       cell.policy: cell.rate
       for cell in found.sweep.cells
       if cell.protocol == protocol and not cell.condition
     }
-  points = _breakdown.by_data(rates)
+  points = breakdown_lib.by_data(rates)
   if not points:
     return []
   rows = [[f"{amount:,.0f}", success(rate)] for amount, rate in points]
   return [
-    _blocks.Heading("With more and less data"),
-    _blocks.Columns(
+    blocks.Heading("With more and less data"),
+    blocks.Columns(
       [
-        _blocks.Picture(_evaluation_figures.data_amount(points), ""),
-        _blocks.Table(
+        blocks.Picture(evaluation_figures.data_amount(points), ""),
+        blocks.Table(
           ("attempts learned from", "success"),
           rows,
           numbers=(0, 1),

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments import _breakdown, _names
-from experiments._results import Rate
 from experiments.figures import COLOUR_A, COLOUR_B, COLOURS, STYLE, svg
+from experiments.reporting import breakdown as breakdown_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting.results import Rate
 
 _DASHES = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}
 _BIN = 0.005  # m, of distances
@@ -18,10 +19,10 @@ _MOST_BINS = 16
 
 
 def robustness(
-  name: str, curve: _breakdown.Curve, looks: Mapping[str, _names.Look]
+  name: str, curve: breakdown_lib.Curve, looks: Mapping[str, names_lib.Look]
 ) -> str:
   """Success of policies against the amount of one condition, with 95 % bands."""
-  knob = _names.condition(name)
+  knob = names_lib.condition(name)
   with plt.rc_context(STYLE):
     figure, axes = _small()
     for policy, points in curve.items():
@@ -42,7 +43,9 @@ def data_amount(points: Sequence[tuple[float, Rate]]) -> str:
   with plt.rc_context(STYLE):
     figure, axes = _small()
     amounts = [amount for amount, _ in points]
-    _line(axes, amounts, [rate for _, rate in points], _names.looks(["servo"])["servo"])
+    _line(
+      axes, amounts, [rate for _, rate in points], names_lib.looks(["servo"])["servo"]
+    )
     axes.set_xscale("log")
     axes.set_xticks(amounts, [f"{amount:,.0f}" for amount in amounts])
     axes.minorticks_off()
@@ -56,12 +59,12 @@ def data_amount(points: Sequence[tuple[float, Rate]]) -> str:
 def _small() -> tuple[Figure, Axes]:
   """Of one size, whatever is written around it, so that several make a grid."""
   figure, axes = plt.subplots(figsize=(3.5, 2.5))
-  figure.subplots_adjust(left=0.2, right=0.97, bottom=0.2, top=0.9)
+  figure.subplots_adjust(left=0.19, right=0.97, bottom=0.2, top=0.9)
   return figure, axes
 
 
 def _line(
-  axes: Axes, amounts: Sequence[float], rates: Sequence[Rate], look: _names.Look
+  axes: Axes, amounts: Sequence[float], rates: Sequence[Rate], look: names_lib.Look
 ) -> None:
   colour = COLOURS[look.colour]
   low, high = zip(*(rate.interval for rate in rates), strict=True)
@@ -80,14 +83,13 @@ def _line(
 def _percent(axes: Axes) -> None:
   axes.set_ylim(0, 1)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-  axes.set_ylabel("success")
 
 
 def along(
   field: str,
   title: str,
-  successes: Mapping[int, _breakdown.Mean],
-  failures: Mapping[int, _breakdown.Mean],
+  successes: Mapping[int, breakdown_lib.Mean],
+  failures: Mapping[int, breakdown_lib.Mean],
 ) -> str:
   """Mean prediction by decision, of attempts that succeeded and that failed."""
   with plt.rc_context(STYLE):
@@ -115,7 +117,7 @@ def along(
     return svg(figure, f"along-{field}", f"{title}, by decision")
 
 
-def offsets(found: _breakdown.Grasps, half_opening: float) -> str:
+def offsets(found: breakdown_lib.Grasps, half_opening: float) -> str:
   """How far off the fingers' middle objects were, soft and rigid ones.
 
   Args:

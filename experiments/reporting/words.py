@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
-from experiments import _evaluated, _names, _stats
-from experiments._evaluated import Evaluation
-from experiments._results import Rate, Results
+from experiments import _stats
+from experiments.reporting import evaluated as evaluated_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting.evaluated import Evaluation
+from experiments.reporting.results import Rate, Results
 
 
 def percent(value: float) -> str:
@@ -27,7 +29,7 @@ def findings(results: Results, evaluation: Evaluation | None) -> list[str]:
   """What can be said of this run, most important first."""
   said = comparisons(evaluation) if evaluation else []
   said.append(prediction(results))
-  if evaluation and (rate := evaluation.with_replacement.get(_names.RANDOM)):
+  if evaluation and (rate := evaluation.with_replacement.get(names_lib.RANDOM)):
     said.append(base_rate(rate))
   return [sentence for sentence in said if sentence]
 
@@ -35,20 +37,23 @@ def findings(results: Results, evaluation: Evaluation | None) -> list[str]:
 def comparisons(evaluation: Evaluation) -> list[str]:
   """The servo against each baseline of Table 1; else all against random motions."""
   rates = evaluation.with_replacement
-  known = [name for name in _names.POLICIES if name in rates and rates[name].attempts]
-  if _names.OURS not in known:
-    base = rates.get(_names.RANDOM)
-    others = [name for name in known if name != _names.RANDOM]
+  known = [
+    name for name in names_lib.POLICIES if name in rates and rates[name].attempts
+  ]
+  own = names_lib.ours(known)
+  if not own:
+    base = rates.get(names_lib.RANDOM)
+    others = [name for name in known if name != names_lib.RANDOM]
     said = [succeeded(name, rates[name]) for name in others]
     if base and base.attempts:
       for number, name in enumerate(others):
-        said[number] += " " + against(rates[name], _names.RANDOM, base)
+        said[number] += " " + against(rates[name], names_lib.RANDOM, base)
     return said
-  ours = rates[_names.OURS]
-  said = [succeeded(_names.OURS, ours)]
+  ours = rates[own]
+  said = [succeeded(own, ours)]
   for name in known:
-    if name not in (_names.OURS, "oracle"):
-      pair = evaluation.paired.get(name, {}).get(_evaluated.WITH)
+    if name not in (*names_lib.OURS, "oracle"):
+      pair = evaluation.paired.get(name, {}).get(evaluated_lib.WITH)
       said.append(against(ours, name, rates[name], pair))
   if len(said) == 1:
     said.append("No other policy was evaluated to compare it with.")
@@ -56,7 +61,7 @@ def comparisons(evaluation: Evaluation) -> list[str]:
 
 
 def succeeded(name: str, rate: Rate) -> str:
-  label = _names.policy(name)
+  label = names_lib.policy(name)
   return (
     f"{label[0].upper()}{label[1:]}: {rate.successes} of {rate.attempts} attempts with"
     f" replacement succeeded, {percent(rate.rate)} ({interval(*rate.interval)})."
@@ -76,7 +81,7 @@ def against(
       without it, and where it has no width, they are taken as independent.
   """
   said = (
-    f"Against {_names.policy(base_name)} ({base.successes} of {base.attempts},"
+    f"Against {names_lib.policy(base_name)} ({base.successes} of {base.attempts},"
     f" {percent(base.rate)}): "
   )
   if paired and paired[1] < paired[2]:
@@ -119,7 +124,7 @@ def beside_ours(name: str, paired: Mapping[str, tuple[float, float, float]]) -> 
     else:
       words = f"{points(gap, low, high)}, no difference shown"
     said.append(f"{words}, {protocol.replace('_', ' ')}")
-  label = _names.policy(name)
+  label = names_lib.policy(name)
   return f"{label[0].upper()}{label[1:]}: {'; '.join(said)}."
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import _edge, _results
-from experiments._results import Rate
+from experiments import _edge
+from experiments.reporting import results as results_lib
+from experiments.reporting.results import Rate
 
 WITH, WITHOUT = "with_replacement", "without_replacement"
 # Of videos, in the order in which they are shown.
@@ -117,7 +118,7 @@ def read(workdir: Path) -> Evaluated:
   """Reads a work folder. Raises UserError for a file that is there but broken."""
   folder = workdir / "evaluate"
   units_image = folder / "units.png"
-  overlay = _results.read_npz(
+  overlay = results_lib.read_npz(
     folder / "overlay.npz", ("pregrasp_image", "image", "pixels", "probabilities")
   )
   return Evaluated(
@@ -132,7 +133,7 @@ def read(workdir: Path) -> Evaluated:
 
 def _read_evaluation(folder: Path) -> Evaluation | None:
   path = folder / "summary.json"
-  summary = _results.read_json(path)
+  summary = results_lib.read_json(path)
   if not summary:
     return None
   try:
@@ -196,7 +197,7 @@ def _read_rows(
 
 
 def _read_sweep(path: Path) -> Sweep | None:
-  content = _results.read_json(path)
+  content = results_lib.read_json(path)
   if not content:
     return None
   try:

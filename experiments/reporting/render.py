@@ -3,50 +3,51 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import _blocks, _page
+from experiments import _page
+from experiments.reporting import blocks
 
 # --- HTML ---------------------------------------------------------------------------
 
 
-def html_section(section: _blocks.Section) -> str:
+def html_section(section: blocks.Section) -> str:
   parts = [html(part) for part in section.parts]
   return _page.section(section.heading, *parts) if section.heading else "".join(parts)
 
 
-def html(block: _blocks.Block) -> str:
+def html(block: blocks.Block) -> str:
   """The block as an element, '' if there is nothing to show."""
   match block:
-    case _blocks.Text(text, kind):
+    case blocks.Text(text, kind):
       return _page.paragraph(text, kind)
-    case _blocks.Missing(what, command):
+    case blocks.Missing(what, command):
       return _page.missing(what, command)
-    case _blocks.Bullets(items, highlighted):
+    case blocks.Bullets(items, highlighted):
       listed = _page.bullets(items) if items else ""
       return f'<div class="findings">{listed}</div>' if highlighted else listed
-    case _blocks.Facts(items):
+    case blocks.Facts(items):
       return _page.facts(items)
-    case _blocks.Table():
+    case blocks.Table():
       return _html_table(block)
-    case _blocks.Picture(content, caption, kind):
+    case blocks.Picture(content, caption, kind):
       drawn = content
       if isinstance(content, Path):
         drawn = _page.image(content, caption)
       return _page.figure(str(drawn), caption, kind)
-    case _blocks.Video(path, caption):
+    case blocks.Video(path, caption):
       return _page.figure(_page.video(path), caption)
-    case _blocks.Legend(items):
+    case blocks.Legend(items):
       return _page.legend(items)
-    case _blocks.Code(text):
+    case blocks.Code(text):
       return _page.code(text)
-    case _blocks.Columns(parts, narrow):
+    case blocks.Columns(parts, narrow):
       return _page.columns(*map(html, parts), narrow=narrow)
-    case _blocks.Details(summary, parts):
+    case blocks.Details(summary, parts):
       return _page.details(summary, "".join(map(html, parts)))
-    case _blocks.Heading(text):
+    case blocks.Heading(text):
       return f"<h3>{_page.escape(text)}</h3>"
 
 
-def _html_table(table: _blocks.Table) -> str:
+def _html_table(table: blocks.Table) -> str:
   return _page.table(
     table.header,
     [[_html_cell(cell) for cell in row] for row in table.rows],
@@ -59,11 +60,11 @@ def _html_table(table: _blocks.Table) -> str:
   )
 
 
-def _html_cell(cell: _blocks.Cell) -> str:
+def _html_cell(cell: blocks.Cell) -> str:
   match cell:
-    case _blocks.Bar(rate, low, high):
+    case blocks.Bar(rate, low, high):
       return _page.interval_bar(rate, low, high)
-    case _blocks.Stacked(top, below):
+    case blocks.Stacked(top, below):
       small = "".join(f"<small>{_page.escape(line)}</small>" for line in below)
       return _page.escape(top) + small
   return _page.escape(cell)
@@ -73,50 +74,51 @@ def _html_cell(cell: _blocks.Cell) -> str:
 
 
 def markdown(
-  title: str, subtitle: str, sections: Sequence[_blocks.Section], level: int = 2
+  title: str, subtitle: str, sections: Sequence[blocks.Section], level: int = 2
 ) -> str:
   """The whole text; it links to nothing and shows no pictures."""
   parts = [f"# {_plain(title)}", _plain(subtitle)]
   for section in sections:
-    if section.heading:
+    inside = [text for part in section.parts if (text := _markdown(part, level + 1))]
+    if section.heading and inside:
       parts.append(f"{'#' * level} {_plain(section.heading)}")
-    parts += [_markdown(part, level + 1) for part in section.parts]
+    parts += inside
   return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _markdown(block: _blocks.Block, level: int) -> str:
+def _markdown(block: blocks.Block, level: int) -> str:
   match block:
-    case _blocks.Text(text):
+    case blocks.Text(text):
       return _plain(text)
-    case _blocks.Missing(what, command):
+    case blocks.Missing(what, command):
       return f"{_plain(what)}: not run yet.\n\n{_fenced(command)}"
-    case _blocks.Bullets(items):
+    case blocks.Bullets(items):
       return "\n".join(f"- {_plain(item)}" for item in items)
-    case _blocks.Facts(items):
+    case blocks.Facts(items):
       return "\n".join(
         f"- {_plain(name)}: **{_plain(value)}** ({_plain(remark)})"
         for value, name, remark in items
       )
-    case _blocks.Table():
+    case blocks.Table():
       return _markdown_table(block)
-    case _blocks.Video(path, caption):
+    case blocks.Video(path, caption):
       return f"- `{path.name}`: {_plain(caption)}"
-    case _blocks.Code(text):
+    case blocks.Code(text):
       return _fenced(text)
-    case _blocks.Columns(parts):
+    case blocks.Columns(parts):
       inside = [_markdown(part, level) for part in parts]
-      between = "\n" if all(isinstance(p, _blocks.Video) for p in parts) else "\n\n"
+      between = "\n" if all(isinstance(p, blocks.Video) for p in parts) else "\n\n"
       return between.join(part for part in inside if part)
-    case _blocks.Details(summary, parts):
+    case blocks.Details(summary, parts):
       inside = [part for part in (_markdown(p, level + 1) for p in parts) if part]
       heading = f"{'#' * level} {_plain(summary)}"
       return "\n\n".join((heading, *inside)) if inside else ""
-    case _blocks.Heading(text):
+    case blocks.Heading(text):
       return f"{'#' * level} {_plain(text)}"
   return ""  # a picture, or the legend of some
 
 
-def _markdown_table(table: _blocks.Table) -> str:
+def _markdown_table(table: blocks.Table) -> str:
   groups = [label for label, columns in table.groups for _ in range(columns)]
   groups = groups or [""] * len(table.header)
   header = [
@@ -126,7 +128,7 @@ def _markdown_table(table: _blocks.Table) -> str:
   kept = [
     column
     for column in range(len(header))
-    if not any(isinstance(row[column], _blocks.Bar) for row in table.rows)
+    if not any(isinstance(row[column], blocks.Bar) for row in table.rows)
   ]
   lines = [
     [_plain(header[column]) for column in kept],
@@ -137,11 +139,11 @@ def _markdown_table(table: _blocks.Table) -> str:
   return f"{_plain(table.caption)}\n\n{drawn}" if table.caption else drawn
 
 
-def _markdown_cell(cell: _blocks.Cell) -> str:
+def _markdown_cell(cell: blocks.Cell) -> str:
   match cell:
-    case _blocks.Stacked(top, below):
+    case blocks.Stacked(top, below):
       return _plain(f"{top} ({', '.join(below)})" if below else top)
-    case _blocks.Bar():
+    case blocks.Bar():
       return ""
   return _plain(cell)
 

@@ -1,7 +1,8 @@
 """What the report shows of the servo: one decision as in Figure 2, and videos."""
 
-from experiments import _blocks, _commands
-from experiments._evaluated import Evaluated, Video
+from experiments.reporting import blocks
+from experiments.reporting import commands as commands_lib
+from experiments.reporting.evaluated import Evaluated, Video
 
 # More than this is left out of the page and named, so that the page still opens.
 MAX_VIDEO_BYTES = 24_000_000
@@ -14,11 +15,11 @@ _KINDS = {
 }
 
 
-def pictures(found: Evaluated) -> _blocks.Section:
+def pictures(found: Evaluated) -> blocks.Section:
   """One decision as in Figure 2, and the videos by what they show."""
   from experiments import figures
 
-  parts: list[_blocks.Block] = []
+  parts: list[blocks.Block] = []
   if found.overlay is not None:
     overlay = found.overlay
     drawn = figures.candidates(
@@ -33,19 +34,19 @@ def pictures(found: Evaluated) -> _blocks.Section:
       "As in Figure 2: where each candidate command of one decision would put the"
       " gripper, coloured by the success that the network predicts for closing there."
     )
-    parts.append(_blocks.Picture(drawn, caption))
+    parts.append(blocks.Picture(drawn, caption))
   parts += _videos(found.videos)
   specs = found.evaluation.specs.values() if found.evaluation else ()
   if not parts and specs and not any(spec.get("servo") for spec in specs):
     words = "Nothing was filmed: the servo is, and it was not among the policies."
-    parts.append(_blocks.Text(words, "soft"))
+    parts.append(blocks.Text(words, "soft"))
   elif not parts:
-    command = _commands.evaluate(found.workdir, found.evaluation)
-    parts.append(_blocks.Missing("Pictures and videos", command))
-  return _blocks.Section("What it looks like", parts)
+    command = commands_lib.evaluate(found.workdir, found.evaluation)
+    parts.append(blocks.Missing("Pictures and videos", command))
+  return blocks.Section("What it looks like", parts)
 
 
-def _videos(videos: list[Video]) -> list[_blocks.Block]:
+def _videos(videos: list[Video]) -> list[blocks.Block]:
   by_kind = {kind: [video for video in videos if video.kind == kind] for kind in _KINDS}
   # One of each kind after the other, so that none is left out for another's sake.
   turns = [
@@ -62,12 +63,12 @@ def _videos(videos: list[Video]) -> list[_blocks.Block]:
     else:
       size += more
       shown.add(video.path)
-  parts: list[_blocks.Block] = []
+  parts: list[blocks.Block] = []
   for kind, heading in _KINDS.items():
-    films = [_blocks.Video(v.path, v.caption) for v in by_kind[kind] if v.path in shown]
+    films = [blocks.Video(v.path, v.caption) for v in by_kind[kind] if v.path in shown]
     if films:
-      parts += [_blocks.Heading(heading), _blocks.Columns(films, narrow=True)]
+      parts += [blocks.Heading(heading), blocks.Columns(films, narrow=True)]
   if left_out:
     words = f"Left out to keep this page small: {', '.join(left_out)}."
-    parts.append(_blocks.Text(words, "soft"))
+    parts.append(blocks.Text(words, "soft"))
   return parts

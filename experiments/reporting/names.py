@@ -1,7 +1,7 @@
 """Policies, conditions and properties: what the report calls and how it draws them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 
@@ -21,17 +21,18 @@ class Knob(NamedTuple):
   nothing: float
 
 
-OURS = "servo"
+OURS = ("servo", "exported")  # whichever was run
 RANDOM = "random"
 
-# The policies of Table 1, and the ceiling, in the order of tables.
+# The policies of Table 1, and the oracle, in the order of tables.
 POLICIES = {
   "random": "random",
   "hand_designed": "hand-designed, ideal depth",
   "hand_designed_noisy": "hand-designed, noisy depth",
   "open_loop": "open loop",
   "servo": "servo (ours)",
-  "oracle": "oracle (ceiling)",
+  "exported": "exported servo (ours)",
+  "oracle": "oracle (knows the scene)",
 }
 _VARIANTS = {
   "best_of_64": "the best of 64 samples, no CEM",
@@ -45,6 +46,7 @@ _LOOKS = {
   "hand_designed_noisy": Look("c", "dashed"),
   "open_loop": Look("b", "solid"),
   "servo": Look("a", "solid"),
+  "exported": Look("a", "dashed"),
   "oracle": Look("d", "dashed"),
 }
 _OTHER_LOOKS = (
@@ -70,6 +72,11 @@ PROPERTIES = (
   "rigid", "soft", "heavy", "light", "flat", "large", "small", "translucent", "long",
   "composed",
 )  # fmt: skip
+
+
+def ours(policies: Collection[str]) -> str:
+  """The servo among the policies, else the exported one, else ''."""
+  return next((name for name in OURS if name in policies), "")
 
 
 def policy(name: str) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import _edge, _train_config
-from experiments._evaluated import Evaluation, Sweep
+from experiments.reporting.evaluated import Evaluation, Sweep
 
-# Stands where a folder is needed that the work folder does not have.
-UNKNOWN = "FOLDER"
+# Stand where something is needed that the work folder does not have.
+FOLDER, FILE = "FOLDER", "FILE"
 
 
 def everything(workdir: Path) -> str:
@@ -81,8 +81,8 @@ def _servo(workdir: Path) -> Path:
 def _networks(workdir: Path, policies: Iterable[str]) -> list[str]:
   """The flags that name the networks of policies, see `_policies.define_flags`."""
 
-  def known(folder: Path) -> str:
-    return str(folder) if folder.is_dir() else UNKNOWN
+  def known(path: Path, otherwise: str = FOLDER) -> str:
+    return str(path) if path.exists() else otherwise
 
   given: dict[str, None] = {}
   labels = []
@@ -90,9 +90,11 @@ def _networks(workdir: Path, policies: Iterable[str]) -> list[str]:
     start, at, label = name.partition("@")
     kind = start.partition(":")[0]
     if at:
-      labels.append(f"{label}={UNKNOWN}")
+      labels.append(f"{label}={FOLDER}")
     elif kind == "servo":
       given[f"--checkpoint={known(_servo(workdir))}"] = None
+    elif kind == "exported":
+      given[f"--exported={known(workdir / 'policy.hep', FILE)}"] = None
     elif kind == "open_loop":
       given[f"--open_loop={known(workdir / 'open_loop' / 'checkpoints')}"] = None
   labelled = [f"--checkpoints={','.join(labels)}"] if labels else []

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import _evaluated, _names
-from experiments._results import Rate
+from experiments.reporting import evaluated as evaluated_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting.results import Rate
 
 Row = Mapping[str, Any]
 # Rates by policy, for each value of something.
@@ -124,14 +125,14 @@ def grasps(rows: Iterable[Row], policy: str) -> Grasps:
   return Grasps(np.array(off["rigid"]), np.array(off["soft"]), soft)
 
 
-def protocol_of(cells: Iterable[_evaluated.Cell]) -> str:
+def protocol_of(cells: Iterable[evaluated_lib.Cell]) -> str:
   """The protocol that curves show: with replacement where it was swept."""
   found = {cell.protocol for cell in cells}
-  return _evaluated.WITH if _evaluated.WITH in found else _evaluated.WITHOUT
+  return evaluated_lib.WITH if evaluated_lib.WITH in found else evaluated_lib.WITHOUT
 
 
 def curves(
-  cells: Iterable[_evaluated.Cell], protocol: str, usual_steps: int
+  cells: Iterable[evaluated_lib.Cell], protocol: str, usual_steps: int
 ) -> dict[str, Curve]:
   """Success against the amount of each condition; without it, at what changes nothing.
 
@@ -146,7 +147,7 @@ def curves(
       by_policy = found.setdefault(cell.name, {})
       by_policy.setdefault(cell.policy, {})[cell.amount] = cell.rate
   for name, by_policy in found.items():
-    nothing = _names.condition(name).nothing
+    nothing = names_lib.condition(name).nothing
     nothing = usual_steps if math.isnan(nothing) else nothing
     for policy, points in by_policy.items():
       if policy in plain:
@@ -162,6 +163,6 @@ def by_data(rates: Mapping[str, Rate]) -> list[tuple[float, Rate]]:
   found = []
   for policy, rate in rates.items():
     start, _, network = policy.partition("@")
-    if start == _names.OURS and network.replace("_", "").isdigit():
+    if start == names_lib.OURS[0] and network.replace("_", "").isdigit():
       found.append((float(network), rate))
   return sorted(found, key=lambda point: point[0])

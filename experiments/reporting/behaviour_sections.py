@@ -4,23 +4,26 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import _blocks, _breakdown, _names
-from experiments._evaluated import Evaluation
+from experiments.reporting import blocks
+from experiments.reporting import breakdown as breakdown_lib
+from experiments.reporting import names as names_lib
+from experiments.reporting.evaluated import Evaluation
 
 # m, between the pads of an open gripper, see `envs.gripper.opening`.
 _HALF_OPENING = 0.045
 _NEAR, _OFF = 0.01, 0.03  # m, that an object's middle is off the fingers'
 
 
-def predictor(evaluation: Evaluation) -> _blocks.Section | None:
+def predictor(evaluation: Evaluation) -> blocks.Section | None:
   """What the network said during the evaluated attempts, and what came of it."""
-  from experiments import _evaluation_figures, figures
+  from experiments import figures
+  from experiments.reporting import evaluation_figures
 
-  rows, policy = evaluation.rows, _names.OURS
+  rows, policy = evaluation.rows, names_lib.ours(evaluation.policies)
   if not any(row["policy"] == policy and row["p_best"] for row in rows):
     return None
-  parts: list[_blocks.Block] = []
-  told = _breakdown.closings(rows, policy)
+  parts: list[blocks.Block] = []
+  told = breakdown_lib.closings(rows, policy)
   count = len(told.label)
   if count:
     drawn = figures.calibration(
@@ -40,12 +43,12 @@ def predictor(evaluation: Evaluation) -> _blocks.Section | None:
       "Reliability of the last prediction before the gripper closed. The dashed line is"
       " perfect calibration; bins of equally many attempts, 95 % intervals (Wilson)."
     )
-    parts += [_blocks.Text(words), _blocks.Picture(drawn, caption, "small")]
+    parts += [blocks.Text(words), blocks.Picture(drawn, caption, "small")]
   else:
     words = f"None of {told.attempts} attempts of the servo ended before step T."
-    parts.append(_blocks.Text(words))
+    parts.append(blocks.Text(words))
   means = {
-    (field, ended): _breakdown.along(rows, policy, field, ended)
+    (field, ended): breakdown_lib.along(rows, policy, field, ended)
     for field in ("p_best", "p_null")
     for ended in (True, False)
   }
@@ -54,8 +57,8 @@ def predictor(evaluation: Evaluation) -> _blocks.Section | None:
     "p_null": "Predicted success of closing here",
   }
   drawn_means = [
-    _blocks.Picture(
-      _evaluation_figures.along(field, title, means[field, True], means[field, False]),
+    blocks.Picture(
+      evaluation_figures.along(field, title, means[field, True], means[field, False]),
       "",
     )
     for field, title in titles.items()
@@ -64,21 +67,21 @@ def predictor(evaluation: Evaluation) -> _blocks.Section | None:
     "Means and 95 % bands. Later decisions are those of attempts still going on."
   )
   parts += [
-    _blocks.Heading("Along an attempt"),
-    _blocks.Columns(drawn_means),
-    _blocks.Text(caption, "soft"),
-    _blocks.Details("The figures of these curves", [_along_table(means)]),
+    blocks.Heading("Along an attempt"),
+    blocks.Columns(drawn_means),
+    blocks.Text(caption, "soft"),
+    blocks.Details("The figures of these curves", [_along_table(means)]),
   ]
-  return _blocks.Section("What the network predicts as it servoes", parts)
+  return blocks.Section("What the network predicts as it servoes", parts)
 
 
 def _along_table(
-  means: Mapping[tuple[str, bool], Mapping[int, _breakdown.Mean]],
-) -> _blocks.Table:
-  def cell(mean: _breakdown.Mean | None) -> _blocks.Cell:
+  means: Mapping[tuple[str, bool], Mapping[int, breakdown_lib.Mean]],
+) -> blocks.Table:
+  def cell(mean: breakdown_lib.Mean | None) -> blocks.Cell:
     if mean is None:
       return ""
-    return _blocks.Stacked(
+    return blocks.Stacked(
       f"{mean.value:.2f}", (f"± {mean.half:.2f}", f"N = {mean.number}")
     )
 
@@ -90,7 +93,7 @@ def _along_table(
     [str(number), *(cell(means[column].get(number)) for column in columns)]
     for number in numbers
   ]
-  return _blocks.Table(
+  return blocks.Table(
     ("decision", *("best motion", "closing here") * 2),
     rows,
     numbers=range(5),
@@ -101,14 +104,15 @@ def _along_table(
 # --- soft and hard ------------------------------------------------------------------
 
 
-def soft_and_hard(evaluation: Evaluation) -> _blocks.Section | None:
+def soft_and_hard(evaluation: Evaluation) -> blocks.Section | None:
   """Where the fingers were on soft and on rigid objects, as in Figure 9."""
-  from experiments import _evaluation_figures
+  from experiments.reporting import evaluation_figures
 
   heading = "Soft against hard grasps"
-  if _names.OURS not in evaluation.policies:
+  ours = names_lib.ours(evaluation.policies)
+  if not ours:
     return None
-  found = _breakdown.grasps(evaluation.rows, _names.OURS)
+  found = breakdown_lib.grasps(evaluation.rows, ours)
   if not len(found.soft):
     words = (
       "Nothing can be said of the paper's Figure 9: the servo closed nearest to a soft"
@@ -117,7 +121,7 @@ def soft_and_hard(evaluation: Evaluation) -> _blocks.Section | None:
       else "Nothing can be said of the paper's Figure 9: the servo never closed nearest"
       " to a soft object, which is so where the bins hold none."
     )
-    return _blocks.Section(heading, [_blocks.Text(words)])
+    return blocks.Section(heading, [blocks.Text(words)])
   said = [
     offset_words(name, values)
     for name, values in (("rigid", found.rigid), ("soft", found.soft))
@@ -135,9 +139,9 @@ def soft_and_hard(evaluation: Evaluation) -> _blocks.Section | None:
     " closed, along the way they close; successes of the servo in which the nearest"
     " object is the one that hung in the gripper. The last bar holds all beyond."
   )
-  drawn = _evaluation_figures.offsets(found, _HALF_OPENING)
-  return _blocks.Section(
-    heading, [_blocks.Text(words), _blocks.Picture(drawn, caption, "small")]
+  drawn = evaluation_figures.offsets(found, _HALF_OPENING)
+  return blocks.Section(
+    heading, [blocks.Text(words), blocks.Picture(drawn, caption, "small")]
   )
 
 

@@ -2,31 +2,33 @@
 
 from pathlib import Path
 
-from experiments import _blocks, _commands, _words
 from experiments._distances import RANGES
-from experiments._evaluation_sections import rates_table
-from experiments._results import Results
+from experiments.reporting import blocks
+from experiments.reporting import commands as commands_lib
+from experiments.reporting import words as words_lib
+from experiments.reporting.evaluation_sections import rates_table
+from experiments.reporting.results import Results
 
 
-def learning(results: Results) -> _blocks.Section:
+def learning(results: Results) -> blocks.Section:
   """The curves, and what the best weights predict of held-out attempts."""
   from experiments import figures
 
   heading = "How it learned"
   if not results.metrics:
-    command = _commands.train(results.workdir)
-    return _blocks.Section(heading, [_blocks.Missing("Training", command)])
+    command = commands_lib.train(results.workdir)
+    return blocks.Section(heading, [blocks.Missing("Training", command)])
   curves = figures.learning_curves(
     results.split("train"), results.split("held_out"), _boundaries(results)
   )
-  parts: list[_blocks.Block] = [
-    _blocks.Columns([_blocks.Picture(curve, "") for curve in curves]),
-    _blocks.Text(
+  parts: list[blocks.Block] = [
+    blocks.Columns([blocks.Picture(curve, "") for curve in curves]),
+    blocks.Text(
       "Dotted lines: the curriculum moves on, from commands that close where the"
       " gripper is, to near commands, to all of them.",
       "soft",
     ),
-    _blocks.Text(_words.learning(results)),
+    blocks.Text(words_lib.learning(results)),
     *_ranges(results),
   ]
   if results.predictions is not None and len(results.predictions["label"]):
@@ -37,11 +39,11 @@ def learning(results: Results) -> _blocks.Section:
       "Reliability on held-out attempts: a calibrated network lies on the dashed line."
       " Ten bins of equally many samples, 95 % intervals."
     )
-    parts.append(_blocks.Picture(drawn, caption, "small"))
-  return _blocks.Section(heading, parts)
+    parts.append(blocks.Picture(drawn, caption, "small"))
+  return blocks.Section(heading, parts)
 
 
-def _ranges(results: Results) -> list[_blocks.Block]:
+def _ranges(results: Results) -> list[blocks.Block]:
   """AUC by how far commands reach."""
   final, rows = results.final(), []
   for suffix, label, _, _ in RANGES:
@@ -56,7 +58,7 @@ def _ranges(results: Results) -> list[_blocks.Block]:
       between = f"{low:.3f} to {high:.3f}" if known else ""
       rows.append((label, f"{auc:.3f}", between, f"{count:,}" if count else ""))
   header = ("commands", "AUC", "95 % interval", "held-out samples")
-  return [_blocks.Table(header, rows, numbers=(1, 2, 3))] if rows else []
+  return [blocks.Table(header, rows, numbers=(1, 2, 3))] if rows else []
 
 
 def _boundaries(results: Results) -> list[int]:
@@ -68,16 +70,16 @@ def _boundaries(results: Results) -> list[int]:
   return ends
 
 
-def dataset(results: Results) -> _blocks.Section:
+def dataset(results: Results) -> blocks.Section:
   """How often the collected attempts succeeded, by unit."""
-  parts: list[_blocks.Block] = []
+  parts: list[blocks.Block] = []
   for name, label in (("train", "Training"), ("held_out", "Held-out")):
     facts = results.datasets.get(name)
     if facts is None:
-      command = _commands.collect(results.workdir, name)
-      parts.append(_blocks.Missing(f"{label} attempts", command))
+      command = commands_lib.collect(results.workdir, name)
+      parts.append(blocks.Missing(f"{label} attempts", command))
     elif facts.problem:
-      parts.append(_blocks.Text(f"{label} attempts: {facts.problem}", "missing"))
+      parts.append(blocks.Text(f"{label} attempts: {facts.problem}", "missing"))
     else:
       caption = (
         f"{label} attempts: {facts.total.attempts:,}, {facts.samples:,} samples,"
@@ -85,28 +87,28 @@ def dataset(results: Results) -> _blocks.Section:
       )
       rows = [*facts.by_unit.items(), ("all units", facts.total)]
       parts.append(rates_table("unit", rows, caption))
-  return _blocks.Section("What it learned from", parts)
+  return blocks.Section("What it learned from", parts)
 
 
-def units(image: Path | None, command: str) -> _blocks.Section:
+def units(image: Path | None, command: str) -> blocks.Section:
   """What the units' cameras see, as in Figure 6."""
   heading = "The robots"
   if image is None:
-    part = _blocks.Missing("Montage of the cameras", command)
-    return _blocks.Section(heading, [part])
+    part = blocks.Missing("Montage of the cameras", command)
+    return blocks.Section(heading, [part])
   caption = (
     "What each unit's camera sees: cameras, lights, finger wear and friction differ,"
     " and the servo is not told how."
   )
-  return _blocks.Section(heading, [_blocks.Picture(image, caption)])
+  return blocks.Section(heading, [blocks.Picture(image, caption)])
 
 
-def export(results: Results) -> _blocks.Section:
+def export(results: Results) -> blocks.Section:
   """The one-file policy and its manifest."""
   heading = "The exported policy"
   if results.policy_file is None:
-    command = _commands.export(results.workdir)
-    return _blocks.Section(heading, [_blocks.Missing("Export", command)])
+    command = commands_lib.export(results.workdir)
+    return blocks.Section(heading, [blocks.Missing("Export", command)])
   size = results.policy_file.stat().st_size
   rows = [("file", f"{results.policy_file.name}, {size / 1e6:.2f} MB")]
   for key, value in sorted(results.policy_manifest.items()):
@@ -119,6 +121,6 @@ def export(results: Results) -> _blocks.Section:
     " loaded again and gave its stored answer to its stored input, as it must wherever"
     " it is loaded."
   )
-  return _blocks.Section(
-    heading, [_blocks.Text(words), _blocks.Table(("", ""), rows, wrap=(1,))]
+  return blocks.Section(
+    heading, [blocks.Text(words), blocks.Table(("", ""), rows, wrap=(1,))]
   )
