@@ -110,7 +110,8 @@ def compiled(
     params, batch_stats = weights
     return decide(params, batch_stats, *frames, POSE, 0.0, space, False, key)
 
-  run, seeds = one, np.zeros((), np.int32)
+  run: Any = one
+  seeds: np.ndarray = np.zeros((), np.int32)
   if robots > 1:
     run, seeds = jax.vmap(one, in_axes=(None, 0, 0)), np.arange(robots, dtype=np.int32)
     # Frames of their own, or the compiler sees that they are all the same.
