@@ -271,6 +271,7 @@ def run(train_fn: Callable[..., dict[str, Any]]) -> None:
   args = flags.FLAGS
   if not args.workdir:
     raise _edge.UserError("--workdir is needed: a folder for checkpoints and metrics")
+  _devices.divide_cpu(args.cpu_devices)
   _devices.join(args.distributed, args.coordinator, args.num_processes, args.process_id)
   _devices.keep_compiled(args.compilation_cache, args.workdir)
   try:

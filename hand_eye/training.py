@@ -191,7 +191,7 @@ def init_state(
       ema_batch_stats=batch_stats,
     )
 
-  state = jax.jit(init, out_shardings=_everywhere(mesh or make_mesh()))(key)
+  state = network.jit_once(init, out_shardings=_everywhere(mesh or make_mesh()))(key)
   # The step donates its state, so no buffer may appear in it twice.
   return jax.tree.map(jnp.copy, state)
 

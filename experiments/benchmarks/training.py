@@ -4,16 +4,20 @@ r"""How fast the network trains, against the machine's matrix products and PyTor
 
 Steps of training on a batch that lies on the device already: forward, backward, clipped
 AdamW, moving averages. In one run and in turns: ours in float32, in bfloat16 and with
-the stem as a space-to-depth convolution; the same network, shown to be the same by its
-logits, in PyTorch, compiled and channels-last, in float32 and bfloat16; and bare matrix
-products in both number formats, the peak that a share is of. Then each kind of
-convolution alone, forward and backward: where the time goes. The peer needs
-`pip install torch`; without it it is left out and said to be. Writes training.json.
+the stem as a space-to-depth convolution; on a CPU also with a device for each core; the
+same network, shown to be the same by its logits, in PyTorch, compiled and
+channels-last, in float32 and bfloat16; and bare matrix products in both number formats,
+the peak that a share is of. Then each kind of convolution alone, forward and backward:
+where the time goes. `cores` is the CPU time that this process used in a second: on a
+CPU, how well the work is spread. The peer needs `pip install torch`; without it it is
+left out and said to be. Writes training.json.
 
 How long a run waits for data is in its metrics.jsonl, as wait_share.
 """
 
 import functools
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import _edge
+from experiments import _devices, _edge
 from experiments.benchmarks import _torch_peer
 from hand_eye import network, training
 
@@ -92,9 +96,11 @@ def make_batch(config: network.NetworkConfig, count: int) -> training.Batch:
   )
 
 
-def our_step(config: network.NetworkConfig, batch: training.Batch) -> Callable[[], Any]:
-  """A function that takes one step more on the first device."""
-  mesh = training.make_mesh(jax.devices()[:1])
+def our_step(
+  config: network.NetworkConfig, batch: training.Batch, devices: int = 1
+) -> Callable[[], Any]:
+  """A function that takes one step more, on the first devices."""
+  mesh = training.make_mesh(jax.devices()[:devices])
   predictor = network.build_predictor(config)
   optimizer = training.make_optimizer(training.OptimizerConfig())
   step = training.make_train_step(predictor, optimizer, mesh=mesh)
@@ -115,18 +121,21 @@ def matrix_product(dtype: str, size: int) -> Callable[[], Any]:
   return lambda: product(a)
 
 
-def rate(take: Callable[[], Any], seconds: float, wait: Callable[[Any], Any]) -> float:
-  """Calls a second, after one that compiles and one that warms up."""
+def rate(
+  take: Callable[[], Any], seconds: float, wait: Callable[[Any], Any]
+) -> tuple[float, float]:
+  """Calls a second, after one that compiles and one that warms up; and cores in use."""
   wait(take())
   start = time.perf_counter()
   wait(take())
   once = time.perf_counter() - start
   count = max(1, round(seconds / max(once, 1e-6)))
-  start = time.perf_counter()
+  start, used = time.perf_counter(), time.process_time()
   for _ in range(count):
     last = take()
   wait(last)
-  return count / (time.perf_counter() - start)
+  passed = time.perf_counter() - start
+  return count / passed, (time.process_time() - used) / passed
 
 
 def layer_times(
@@ -153,16 +162,17 @@ def layer_times(
     wanted = 0 if conv["name"] == "stem" else (0, 1)
     gradient = jax.jit(jax.grad(loss, argnums=wanted))
     take = functools.partial(gradient, kernel, x)
-    seconds_each = 1 / rate(take, seconds, jax.block_until_ready)
+    calls, cores = rate(take, seconds, jax.block_until_ready)
     passes = 2 if conv["name"] == "stem" else 3
     products = conv["side"] ** 2 * conv["kernel"] ** 2 * conv["inputs"]
     flops = 2 * passes * products * config.channels * count
     rows.append(
       {
         **conv,
-        "ms_each": 1e3 * seconds_each,
-        "ms": 1e3 * seconds_each * conv["count"],
-        "flop_per_second": flops / seconds_each,
+        "ms_each": 1e3 / calls,
+        "ms": 1e3 * conv["count"] / calls,
+        "flop_per_second": flops * calls,
+        "cores": cores,
       }
     )
   return rows
@@ -181,6 +191,9 @@ def measure_preset(
   for name, fields in VARIANTS.items():
     step = our_step(network.preset(config.name, **fields), batch)
     takes[name] = (step, jax.block_until_ready)
+  if platform == "cpu" and (devices := math.gcd(len(jax.devices()), count)) > 1:
+    step = our_step(config, batch, devices)
+    takes[f"hand_eye float32, {devices} devices"] = (step, jax.block_until_ready)
   peer = _torch_peer.load()
   difference = None
   if peer:
@@ -188,11 +201,14 @@ def measure_preset(
     for dtype in DTYPES:
       takes[f"torch {dtype}"] = (peer.step(config, batch, dtype), peer.wait)
       takes[f"product torch {dtype}"] = (peer.product(dtype, size), peer.wait)
-  rates: dict[str, list[float]] = {name: [] for name in takes}
+  rates: dict[str, list[tuple[float, float]]] = {name: [] for name in takes}
   for _ in range(rounds):  # in turns: what else the machine does meets all alike
     for name, (take, wait) in takes.items():
       rates[name].append(rate(take, seconds, wait))
-  medians = {name: float(np.median(values)) for name, values in rates.items()}
+  medians, cores = (
+    {name: float(np.median(values, axis=0)[i]) for name, values in rates.items()}
+    for i in range(2)
+  )
 
   def best(kind: str) -> float:
     values = [v for name, v in medians.items() if name.startswith(kind)]
@@ -216,6 +232,7 @@ def measure_preset(
           "samples_per_second": steps * count,
           "flop_per_second": steps * flops,
           "share_of_peak": steps * flops / peaks[dtype],
+          "cores": cores[name],
         }
       )
   return {
@@ -272,11 +289,12 @@ def describe(result: dict[str, Any]) -> str:
       f"\n{one['preset']}, {one['batch_size']} samples a step,"
       f" {one['flop_per_sample'] / 1e9:.2f} GFLOP each"
     )
-    lines.append(f"{'':<36}{'samples/s':>10}{'GFLOP/s':>9}{'of peak':>9}")
+    lines.append(f"{'':<36}{'samples/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'cores':>7}")
     for row in one["rows"]:
       lines.append(
         f"{row['name']:<36}{row['samples_per_second']:>10.1f}"
         f"{row['flop_per_second'] / 1e9:>9.0f}{100 * row['share_of_peak']:>7.0f} %"
+        f"{row['cores']:>7.1f}"
       )
     peaks = ", ".join(
       f"{value / 1e9:.0f} in {dtype}"
@@ -297,7 +315,7 @@ def describe(result: dict[str, Any]) -> str:
     lines.extend(
       f"  {row['count']} x {row['name']:<8}{row['kernel']} x {row['kernel']} on"
       f" {row['side']:>3} pixels {row['ms']:>9.1f} ms"
-      f"{row['flop_per_second'] / 1e9:>7.0f} GFLOP/s"
+      f"{row['flop_per_second'] / 1e9:>7.0f} GFLOP/s{row['cores']:>5.1f} cores"
       for row in one["layers"]
     )
   return "\n".join(lines)
@@ -313,6 +331,7 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
+  _devices.divide_cpu(os.cpu_count() or 1)
   result = benchmark(
     args.workdir,
     presets=args.presets,

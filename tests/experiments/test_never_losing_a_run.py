@@ -73,19 +73,25 @@ def assert_same_weights(one, other):
     np.testing.assert_array_equal(mine, theirs)
 
 
+def stopping_after(monkeypatch, step, sent=signal.SIGTERM):
+  """Sends a signal to this process when a run has started that step."""
+  add = _meter.Meter.add
+
+  def add_and_signal(self, number, *rest):
+    add(self, number, *rest)
+    if number == step:
+      os.kill(os.getpid(), sent)
+
+  monkeypatch.setattr(_meter.Meter, "add", add_and_signal)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_after_the_step_and_the_run_continues_to_the_same_bits(
   data, uninterrupted, tmp_path, monkeypatch, sent
 ):
-  add = _meter.Meter.add
   handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-
-  def add_and_signal(self, step, *rest):
-    add(self, step, *rest)
-    if step == 5:  # neither logged nor evaluated, one step into the second phase
-      os.kill(os.getpid(), sent)
-
-  monkeypatch.setattr(_meter.Meter, "add", add_and_signal)
+  # Neither logged nor evaluated, one step into the second phase.
+  stopping_after(monkeypatch, 5, sent)
   with pytest.raises(_stopping.Stopped, match=f"{sent.name} and saved at step 5 of 10"):
     run(data, tmp_path)
   monkeypatch.undo()
@@ -152,29 +158,50 @@ def test_nonsense_names_step_attempts_and_the_last_good_checkpoint(
   assert checkpoint.load_policy(tmp_path / "checkpoints", step="last").step == 4
 
 
-def test_a_warm_start_begins_with_the_best_weights_of_another_run(
-  data, uninterrupted, tmp_path
+def test_a_batch_that_was_not_placed_on_the_devices_is_an_error(
+  data, tmp_path, monkeypatch
 ):
-  still = {"phases": ((1, 1.0),), "optimizer": {"learning_rate": 1e-12}}
-  run(data, tmp_path / "warm", init_from=uninterrupted, **still)
+  """The guard is on: a step that waits for a forgotten copy does not pass unseen."""
+  fetch = _meter.Meter.fetch
+
+  def fetch_to_the_host(self, batches):
+    batch, on_device = fetch(self, batches)
+    return batch, jax.tree.map(np.asarray, on_device)
+
+  monkeypatch.setattr(_meter.Meter, "fetch", fetch_to_the_host)
+  with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+    run(data, tmp_path)
+
+
+def test_a_warm_start_begins_with_the_best_weights_of_another_run(
+  data, uninterrupted, tmp_path, monkeypatch
+):
+  stopping_after(monkeypatch, 1)  # a step of the warm-up, whose learning rate is 0
+  with pytest.raises(_stopping.Stopped):
+    run(data, tmp_path / "warm", init_from=uninterrupted)
+  monkeypatch.undo()
   policy = checkpoint.load_policy(tmp_path / "warm" / "checkpoints")
   source = checkpoint.load_policy(uninterrupted / "checkpoints", step="best")
   assert policy.step == 1
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
     policy.params,
     source.params,
   )
   said = json.loads((tmp_path / "warm" / "config.json").read_text())
   assert said["init"] == {"from": str(uninterrupted), "step": source.step}
 
-  # It continues although the other run is gone, but not as a run of another origin.
-  gone = str(uninterrupted)
+  # Not as a run of another origin, but although that run is gone.
   with pytest.raises(_edge.UserError, match="init.from"):
-    run(data, tmp_path / "warm", **still)
+    run(data, tmp_path / "warm")
   with pytest.raises(_edge.UserError, match="init.from"):
-    run(data, tmp_path / "warm", init_from=tmp_path / "elsewhere", **still)
-  assert run(data, tmp_path / "warm", init_from=gone, **still)["step"] == 1
+    run(data, tmp_path / "warm", init_from=tmp_path / "elsewhere")
+  moved = uninterrupted.rename(tmp_path / "gone")
+  try:
+    run(data, tmp_path / "warm", init_from=uninterrupted)
+  finally:
+    moved.rename(uninterrupted)
+  assert weights(tmp_path / "warm")[0] == STEPS
 
 
 def test_a_warm_start_from_another_network_names_the_field(

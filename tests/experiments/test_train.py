@@ -144,7 +144,8 @@ def test_another_config_in_the_same_workdir_is_refused(data, finished):
     run(data, finished[0], batch_size=8)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
+@pytest.mark.slow
+def test_a_run_that_diverges_stops(data, tmp_path):
   optimizer = {"name": "sgd", "learning_rate": 1e30, "clip_norm": 0.0}
   with pytest.raises(_fit.TrainingError, match=r"not finite at step \d+ .*attempts"):
     run(data, tmp_path, optimizer=optimizer, jitter={})

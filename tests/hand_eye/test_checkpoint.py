@@ -4,6 +4,7 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,9 +15,21 @@ TINY = network.preset("small", channels=4, image_convs=1, command_convs=1)
 
 @functools.cache
 def _state(config=TINY, optimizer="adamw"):
+  """A state of the right shapes, of noise: nothing here computes with it."""
   optimizer = training.make_optimizer(training.OptimizerConfig(name=optimizer))
-  predictor = network.build_predictor(config)
-  return training.init_state(predictor, optimizer, jax.random.key(0))
+  rng = np.random.default_rng(0)
+  params, batch_stats, average, average_stats = jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(leaf.dtype)),
+    2 * jax.eval_shape(network.build_predictor(config).init, jax.random.key(0)),
+  )
+  return training.TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=optimizer.init(params),
+    ema_params=average,
+    ema_batch_stats=average_stats,
+  )
 
 
 def _zeros():
@@ -54,13 +67,12 @@ def test_best_and_last_are_kept(tmp_path):
 
 def test_policy_has_the_averaged_weights(tmp_path):
   state = _state()
-  state = state.replace(params=jax.tree.map(lambda x: x + 1.0, state.params))
   with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
     checkpoints.save(state)
   policy = checkpoint.load_policy(tmp_path)
   assert policy.config == TINY
   jax.tree.map(np.testing.assert_array_equal, policy.params, state.ema_params)
-  jax.tree.map(np.testing.assert_array_equal, policy.batch_stats, state.batch_stats)
+  jax.tree.map(np.testing.assert_array_equal, policy.batch_stats, state.ema_batch_stats)
 
 
 @pytest.mark.parametrize("item", ["policy", "state"])

@@ -25,10 +25,18 @@ def _predictor(config=TINY):
 @functools.cache
 def _variables(config=TINY):
   """Weights without the zeros of a fresh network, so that all of it shows."""
-  params, batch_stats = _predictor(config).init(jax.random.key(0))
   rng = np.random.default_rng(0)
-  noise = lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
-  return jax.tree.map(noise, params), jax.tree.map(lambda x: x + 0.1, batch_stats)
+
+  def draw(path, leaf):
+    noise = rng.normal(size=leaf.shape).astype(np.float32)
+    if path[-1].key == "kernel":
+      return noise * np.sqrt(2 / np.prod(leaf.shape[:-1])).astype(np.float32)
+    return 0.1 * noise + (1.1 if path[-1].key in ("scale", "var") else 0)
+
+  params, batch_stats = jax.tree.map_with_path(
+    draw, jax.eval_shape(_predictor(config).init, jax.random.key(0))
+  )
+  return params, jax.tree.map(np.abs, batch_stats)
 
 
 def _inputs(count, size=64, seed=0):
@@ -171,7 +179,9 @@ def test_bfloat16_computes_nearly_the_same_from_float32_state():
   inputs = _inputs(4)
   logits, moved = predictor.apply(params, batch_stats, *inputs, train=True)
   reference, _ = _predictor().apply(params, batch_stats, *inputs, train=True)
-  assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {jnp.dtype("float32")}
+  drawn = jax.eval_shape(predictor.init, jax.random.key(0))
+  kinds = {leaf.dtype for leaf in jax.tree.leaves((drawn, moved, logits))}
+  assert kinds == {jnp.dtype("float32")}
   np.testing.assert_allclose(logits, reference, atol=0.1)
 
 

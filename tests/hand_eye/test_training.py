@@ -23,6 +23,11 @@ def _parts(config=TINY, **optimizer):
   return predictor, optimizer, training.make_train_step(predictor, optimizer)
 
 
+@functools.cache
+def _evaluate():
+  return training.make_eval_step(_parts()[0])
+
+
 def _new_state():
   predictor, optimizer, _ = _parts()
   return training.init_state(predictor, optimizer, jax.random.key(0))
@@ -52,30 +57,45 @@ def _train(state, batch, steps):
   return state, metrics
 
 
+def _total(metrics):
+  total = metrics[0]
+  for one in metrics[1:]:
+    total = total + one
+  return total.summary()
+
+
 def test_64_samples_overfit():
-  state, metrics = _train(_state(), _batch(64), 120)
-  assert metrics.finite
-  assert metrics.sums.summary()["loss"] < 0.01
-  sums, probability = training.make_eval_step(_parts()[0])(state, _batch(64))
-  assert sums.summary()["auc"] == 1.0 and sums.summary()["loss"] < 0.3
-  np.testing.assert_array_equal(probability > 0.5, _batch(64).success > 0.5)
+  batches, state, step = [_batch(seed=seed) for seed in range(4)], _state(), _parts()[2]
+  for _ in range(40):
+    of_epoch = []
+    for batch in batches:
+      state, metrics = step(state, batch)
+      of_epoch.append(metrics)
+  assert all(metrics.finite for metrics in of_epoch)
+  trained = _total([metrics.sums for metrics in of_epoch])
+  assert trained["count"] == 64 and trained["loss"] < 0.01
+  sums, probabilities = zip(*(_evaluate()(state, b) for b in batches), strict=True)
+  evaluated = _total(sums)
+  assert evaluated["auc"] == 1.0 and evaluated["loss"] < 0.3
+  for batch, probability in zip(batches, probabilities, strict=True):
+    np.testing.assert_array_equal(probability > 0.5, batch.success > 0.5)
 
 
 def test_a_rule_is_learned_for_images_never_seen():
   """Success is a bright middle of the image; the rest is noise."""
 
   def batch(seed):
-    made = _batch(32, seed)
+    made = _batch(seed=seed)
     images = made.image.copy()
-    bright = np.random.default_rng(seed).random(32) < 0.4
+    bright = np.random.default_rng(seed).random(BATCH) < 0.4
     images[:, 24:40, 24:40] = np.where(bright, 170, 85)[:, None, None, None]
     return made.replace(image=images, success=bright.astype(np.float32))
 
   state, step = _state(), _parts()[2]
-  for seed in range(60):
+  for seed in range(100):
     state, _ = step(state, batch(seed))
-  sums = [training.make_eval_step(_parts()[0])(state, batch(s))[0] for s in (90, 91)]
-  assert (sums[0] + sums[1]).summary()["auc"] > 0.95
+  never_seen = [_evaluate()(state, batch(seed))[0] for seed in range(1000, 1006)]
+  assert _total(never_seen)["auc"] > 0.95
 
 
 def test_weights_of_another_run_are_the_first_ones():
@@ -94,7 +114,7 @@ def test_weights_of_another_run_are_the_first_ones():
 
 
 def test_same_seed_same_weights_bit_for_bit():
-  one, _ = _train(_new_state(), _batch(), 3)
+  one, _ = _train(_state(), _batch(), 3)
   same, _ = _train(_new_state(), _batch(), 3)
   jax.tree.map(np.testing.assert_array_equal, one, same)
 
@@ -123,7 +143,7 @@ def test_averages_follow_weights_and_statistics_faster_at_the_start():
 
 
 def test_evaluation_uses_the_averages_and_skips_padding():
-  evaluate = training.make_eval_step(_parts()[0])
+  evaluate = _evaluate()
   state, _ = _train(_state(), _batch(), 2)
   other = state.replace(
     params=jax.tree.map(jnp.zeros_like, state.params),
