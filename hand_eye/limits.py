@@ -15,6 +15,7 @@ from hand_eye.constraints import Constraints
 
 # After a motion to a limit an arm's error must not keep it from closing there.
 CLOSE_SLACK = (0.005, 0.05)  # m, rad
+_FAR = 1e3  # m, beyond any workspace
 _ROUNDING = 1e-4  # m and rad, of float32 and of wrapping angles
 
 
@@ -40,10 +41,14 @@ def allow(workspace: commands.Workspace, *given: dict[str, chex.Array]) -> Allow
   for arrays in given:
     low = low.at[:2].max(arrays["grasp_in"][:2])
     high = high.at[:2].min(arrays["grasp_in"][2:])
+  regions = jnp.concatenate([jnp.zeros((0, 4)), *(a["keep_out"] for a in given)])
+  # A strip without width, between a region and the workspace's edge, is no place to be.
+  near = jnp.where(regions[:, :2] <= low[:2], -_FAR, regions[:, :2])
+  far = jnp.where(regions[:, 2:] >= high[:2], _FAR, regions[:, 2:])
   return Allowed(
     low=low,
     high=high,
-    keep_out=jnp.concatenate([jnp.zeros((0, 4)), *(a["keep_out"] for a in given)]),
+    keep_out=jnp.concatenate([near, far], axis=1),
     yaw_ranges=jnp.concatenate(
       [jnp.zeros((0, 2)), *(a["yaw_range"][None] for a in given)]
     ),

@@ -199,7 +199,7 @@ def test_a_policy_that_has_not_looked_says_so():
 @pytest.mark.parametrize("group", ["training", "held_out"])
 def test_it_is_no_straw_man(group):
   outcomes = []
-  for seed in range(16):
+  for seed in range(40):  # too few to be sure of: 0.79 to 0.85 by how many they are
     one = task(
       unit=units.sample_unit(seed, "held_out"),
       scene_seed=seed,

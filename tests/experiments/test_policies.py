@@ -70,7 +70,7 @@ def test_a_policy_entered_in_the_table_is_evaluated_and_watched(
 
 
 def test_a_name_that_is_not_there_never_falls_through_to_a_network():
-  with pytest.raises(_edge.UserError, match="policy 'mine' .*random, .*servo, oracle"):
+  with pytest.raises(_edge.UserError, match="'mine' .*random, .*servo, .*oracle"):
     _policies.make_policy(_policies.PolicySpec("mine"))
 
 

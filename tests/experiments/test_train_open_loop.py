@@ -159,7 +159,8 @@ def test_neither_network_is_taken_for_the_other(data, finished, servo, tmp_path)
   words = "trained for 'open_loop', expected one for 'servo'"
   whole = {**demo.get_config(), **config()}
   with pytest.raises(checkpoint.CheckpointError, match=words):
-    _policies.choose("servo", whole, open_loop / "checkpoints", flag="checkpoint")
+    networks = _policies.Networks(servo=str(open_loop / "checkpoints"))
+    _policies.choose("servo", whole, networks)
   with pytest.raises(checkpoint.CheckpointError, match=words):
     export_policy.export(whole, open_loop / "checkpoints", tmp_path / "policy.hep")
   with pytest.raises(checkpoint.CheckpointError, match=words):

@@ -286,3 +286,21 @@ def test_from_outside_only_the_way_back_is_safe():
 def test_constraints_that_make_no_sense_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
     from_json(fields)
+
+
+def test_a_region_at_the_edge_leaves_no_strip_behind_it():
+  """Motions that are pulled out of it go to its inner side, not to the outer one."""
+  space = commands.Workspace(
+    low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
+    high=np.array([0.6, 0.1, 0.3, 3.0], np.float32),
+  )
+  constraints = Constraints(keep_out=((0.4, -0.1, 0.45, 0.1),))
+  allowed = limits.allow(space, limits.fixed(constraints))
+  pose = np.array([0.5, 0.0, 0.1, 0.0], np.float32)
+  wanted = np.array(
+    [[-0.1, 0.02, 0.0], [-0.2, 0.0, 0.0], [-0.06, 0.0, 0.0]], np.float32
+  )
+  assert not np.any(limits.is_feasible(wanted, pose, allowed))
+  pulled = limits.pull(wanted, pose, allowed)
+  assert np.all(limits.is_feasible(pulled, pose, allowed))
+  np.testing.assert_allclose(pose[0] + pulled[:, 0], 0.45, atol=1e-6)
