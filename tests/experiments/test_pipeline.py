@@ -215,7 +215,7 @@ def test_the_demo_leaves_everything_it_promises(finished):
   page = (finished / "report.html").read_text(encoding="utf-8")
   gallery = json.loads((finished / "evaluate/videos/gallery.json").read_text())
   assert gallery and page.count("<video") == len(gallery)
-  for policy in ("random", "servo"):
+  for policy in ("random", r"servo \(ours\)"):
     assert re.search(rf"<td[^>]*>{policy}</td>", page), policy
   assert (finished / "policy.hep").stat().st_size > 10_000
   assert (finished / "evaluate" / "units.png").is_file()
