@@ -80,10 +80,15 @@ def join(
   try:
     jax.distributed.initialize(*arguments)
   except (RuntimeError, ValueError) as error:
-    where = f"at {coordinator}" if coordinator else "of this cluster"
+    reason = str(error).splitlines()[0].rstrip(".")
+    if arguments:
+      raise _edge.UserError(
+        f"cannot join the processes at {coordinator}: {reason}; start all of them"
+        " within five minutes, with the same --coordinator and --num_processes"
+      ) from error
     raise _edge.UserError(
-      f"cannot join the processes {where}: {str(error).splitlines()[0]}; start all of"
-      " them within five minutes, with the same --coordinator and --num_processes"
+      f"--distributed finds no cluster that it can join ({reason}); set"
+      f" {', '.join(VARIABLES)}, or leave it out to train with one process"
     ) from error
 
 

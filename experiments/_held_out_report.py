@@ -44,7 +44,10 @@ def write(
   images = {
     "reliability": reliability(predictions),
     **{
-      f"reliability_{by}": reliability_by_group(predictions, masks)
+      f"reliability_{by}": reliability_by_group(
+        predictions,
+        {f"t = {k}" if by == "step" else k: mask for k, mask in masks.items()},
+      )
       for by, masks in _masks(dataset.attempts, predictions).items()
     },
     "most_wrong": most_wrong(dataset, frames, crop_size, predictions),
@@ -138,8 +141,8 @@ def reliability_by_group(
     label, probability = predictions.label[mask], predictions.probability[mask]
     title = f"{name}: no samples"
     if len(label):
-      # At least twenty samples in a bin, where there are so many.
-      _draw_reliability(axes, label, probability, min(10, max(1, len(label) // 20)))
+      # A dozen samples in a bin at least, where there are so many.
+      _draw_reliability(axes, label, probability, min(10, max(2, len(label) // 12)))
       error = losses.calibration_error(label, probability)
       title = f"{name}: {len(label)}, error {error:.3f}"
     axes.set_title(title, loc="left", fontsize=8, color=_INK)

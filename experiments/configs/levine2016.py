@@ -4,7 +4,7 @@ r"""The paper's configuration: 512 x 512 frames, crops of 472, 64 channels (Figu
   python -m experiments.train --config=experiments/configs/levine2016.py \
     --data=... --held_out=... --workdir=runs/levine2016/train
 
-Hardware: made for accelerators; two CPU cores train 2.5 samples a second, so there it
+Hardware: made for accelerators; two CPU cores train 3.3 samples a second, so there it
 serves checks of shapes and speed only. No run of this size has been made yet.
 
 The paper collected 800,000 attempts with T from 2 to 10 on up to 14 robots and does not

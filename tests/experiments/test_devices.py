@@ -202,6 +202,15 @@ def test_processes_that_the_environment_names_wrongly_are_refused(
   _devices.join(False, "", 0, -1)  # Without the flag they are nobody's business.
 
 
+def test_where_no_cluster_announces_itself_the_error_says_what_to_set(monkeypatch):
+  def find_none(*_):
+    raise ValueError("coordinator_address should be defined.")
+
+  monkeypatch.setattr(jax.distributed, "initialize", find_none)
+  with pytest.raises(_edge.UserError, match="finds no cluster .*JAX_COORDINATOR_ADD"):
+    _devices.join(True, "", 0, -1)
+
+
 def test_one_process_joins_nobody():
   _devices.join(False, "", 0, -1)
   assert jax.process_count() == 1

@@ -74,11 +74,26 @@ def test_the_most_wrong_come_first_and_once_an_attempt(dataset, predictions):
 def test_files_are_written(dataset, predictions, tmp_path):
   frames = frames_lib.load_frames(dataset, 0)
   images = _held_out_report.write(tmp_path, dataset, frames, 64, predictions)
+  assert set(images) == {"most_wrong", "reliability"} | {
+    f"reliability_{by}" for by in ("unit", "family", "step")
+  }
   for name, image in images.items():
     with Image.open(tmp_path / f"{name}.png") as written:
       np.testing.assert_array_equal(np.asarray(written), image)
   written = json.loads((tmp_path / "held_out.json").read_text())
   assert set(written) == {"all", "unit", "family", "step"}
+
+
+def test_each_group_has_its_own_plot(predictions):
+  masks = {f"t = {t}": predictions.step == t for t in (1, 2, 3)}
+  masks |= {"of all": np.ones(72, bool), "of none": np.zeros(72, bool)}
+  page = _held_out_report.reliability_by_group(predictions, masks)
+  assert page.shape == (500, 960, 3)  # four panels in a row
+  panels = [page[:250, 240 * i : 240 * (i + 1)] for i in range(4)] + [page[250:, :240]]
+  # The title apart, which says how many samples; the last one has axes alone.
+  coloured = [int((np.ptp(panel[30:], axis=2) > 40).sum()) for panel in panels]
+  assert min(coloured[:4]) > 50 and coloured[4] == 0
+  assert len(set(coloured[:4])) == 4
 
 
 def test_certain_and_wrong_is_a_finite_loss(dataset, predictions):
