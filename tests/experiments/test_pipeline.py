@@ -48,6 +48,7 @@ def tiny_config():
   config.train.optimizer.warmup_steps = 2
   config.evaluate.update(
     {
+      "policies": ("random", "servo"),
       "with_replacement": {"repetitions": 2, "num_attempts": 2, "num_objects": 4},
       "without_replacement": {"repetitions": 1, "num_attempts": 2, "num_objects": 3},
       "num_units": 2,
