@@ -25,12 +25,14 @@ from envs.arm import BUILT_IN
 from envs.attempt import Attempt
 from envs.control import DivergedError
 from envs.grasp_env import GraspEnv
-from experiments import _cell_page, _cell_tables, _edge, _policies
-from experiments._seeds import Purpose, scene_seed
+from experiments import cli
+from experiments.cell import cell_page, cell_tables
+from experiments.evaluation import policies
+from experiments.evaluation.seeds import Purpose, scene_seed
 
 NUM_STEPS = (3, 10)
 ORACLE_SHARE = 0.25  # of all attempts; the random policy makes the others
-_SPECS = {spec.name: spec for spec in (_policies.RANDOM, _policies.ORACLE)}
+_SPECS = {spec.name: spec for spec in (policies.RANDOM, policies.ORACLE)}
 # Grid of the workspace: of x and y, of heights, of yaws.
 _GRID = (3, 3, 5)
 _FINE = (9, 9, 25)  # where only the joint angles are asked for
@@ -73,9 +75,9 @@ class CheckConfig:
         continue
       least = 0 if field.name in ("seed", "num_workers") else 1
       if value < least:
-        raise _edge.UserError(f"--{field.name}={value}: expected at least {least}")
+        raise cli.UserError(f"--{field.name}={value}: expected at least {least}")
     if self.num_objects > objects.MOST:
-      raise _edge.UserError(
+      raise cli.UserError(
         f"--num_objects={self.num_objects}: a bin holds at most {objects.MOST}"
       )
     objects.choose(self.selection("training"))  # refuses it before hours of work
@@ -91,7 +93,7 @@ class CheckConfig:
     return {
       **{k: v for k, v in fields.items() if k not in ("num_workers", "num_attempts")},
       "objects_fingerprint": chosen.fingerprint,
-      "mujoco": _edge.versions()["mujoco"],
+      "mujoco": cli.versions()["mujoco"],
     }
 
 
@@ -114,18 +116,18 @@ def check(config: CheckConfig, workdir: str | Path) -> dict[str, Any]:
   Raises:
     UserError: something that the caller can mend.
   """
-  workdir = _edge.prepare_workdir(workdir)
-  _edge.check_same(workdir / "config.json", config.deciding(), "a check")
+  workdir = cli.prepare_workdir(workdir)
+  cli.check_same(workdir / "config.json", config.deciding(), "a check")
   moved = _move(config, workdir / "reach.jsonl")
   rows = _run(plan(config), workdir / "rows.jsonl", config.num_workers)
   summary = {
-    **_cell_tables.summarise(rows, moved),
+    **cell_tables.summarise(rows, moved),
     "config": dataclasses.asdict(config),
-    "versions": _edge.versions(),
+    "versions": cli.versions(),
   }
-  content = _edge.to_json(summary, indent=2) + "\n"
-  _edge.write_atomically(workdir / "cell.json", content)
-  _edge.write_atomically(workdir / "cell.md", _cell_page.markdown(summary))
+  content = cli.to_json(summary, indent=2) + "\n"
+  cli.write_atomically(workdir / "cell.json", content)
+  cli.write_atomically(workdir / "cell.md", cell_page.markdown(summary))
   return summary
 
 
@@ -179,7 +181,7 @@ def run_task(task: CellTask) -> dict[str, Any]:
   diverged = strays = 0
   error = ""
   try:
-    result = rollout.run_scene(task.scene, _policies.make_policy(_SPECS[task.policy]))
+    result = rollout.run_scene(task.scene, policies.make_policy(_SPECS[task.policy]))
     attempts = [_attempt(attempt) for attempt in result.attempts]
     diverged, strays = result.diverged, result.strays
   except Exception as problem:
@@ -267,10 +269,10 @@ def _move(config: CheckConfig, path: Path) -> list[dict[str, Any]]:
     *units.fleet_units(config.num_units, arm=config.arm),
     *units.fleet_units(config.num_held_out_units, "held_out", arm=config.arm),
   ]
-  done = {row["unit"]: row for row in _edge.read_jsonl(path)}
+  done = {row["unit"]: row for row in cli.read_jsonl(path)}
   missing = [unit for unit in robots if unit.name not in done]
-  log = _edge.JsonLines(path)
-  with _edge.progress(
+  log = cli.JsonLines(path)
+  with cli.progress(
     len(robots), "reach", "units", initial=len(robots) - len(missing)
   ) as bar:
     workers = config.num_workers
@@ -287,15 +289,15 @@ def _run(tasks: list[CellTask], path: Path, num_workers: int) -> list[dict[str, 
   # What crashed is tried again.
   found = {
     (row["policy"], row["scene_seed"]): row
-    for row in _edge.read_jsonl(path)
+    for row in cli.read_jsonl(path)
     if not row["error"]
   }
   missing = [task for task in tasks if task.key not in found]
-  _edge.rewrite_jsonl(path, found.values())
-  log = _edge.JsonLines(path)
+  cli.rewrite_jsonl(path, found.values())
+  log = cli.JsonLines(path)
   total = sum(task.scene.num_attempts for task in tasks)
   already = total - sum(task.scene.num_attempts for task in missing)
-  with _edge.progress(total, "check", "attempts", initial=already) as bar:
+  with cli.progress(total, "check", "attempts", initial=already) as bar:
     rendering.choose_backend()
     for index, row in fleet.map_unordered(run_task, missing, num_workers=num_workers):
       log.write(row)
@@ -325,12 +327,12 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if not args.workdir:
-    raise _edge.UserError("--workdir is needed: a folder for the results")
+    raise cli.UserError("--workdir is needed: a folder for the results")
   names = [field.name for field in dataclasses.fields(CheckConfig)]
   values: dict[str, Any] = {name: args[name].value for name in names}
   config = CheckConfig(**values)
   summary = check(config, args.workdir)
-  print(_cell_page.markdown(summary))
+  print(cell_page.markdown(summary))
   done = summary["health"]
   print(
     f"{done['attempts']} attempts in {done['scenes']} scenes,"
@@ -340,4 +342,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

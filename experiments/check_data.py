@@ -18,7 +18,7 @@ from absl import flags
 from data_pipeline import check, finish
 from data_pipeline import plan as plan_lib
 from envs import fleet
-from experiments import _edge
+from experiments import cli
 
 # Problems printed of one dataset; more of them are counted.
 _MOST = 50
@@ -56,13 +56,13 @@ def check_data(
     UserError, DatasetError: a folder is no dataset, or cannot be written.
   """
   if not data:
-    raise _edge.UserError("--data is needed: one or more folders of datasets")
+    raise cli.UserError("--data is needed: one or more folders of datasets")
   num_threads = num_threads or fleet.num_cores()
   checked = []
   for folder in data:
-    path = _edge.require_folder(folder, "data", "python -m experiments.collect")
+    path = cli.require_folder(folder, "data", "python -m experiments.collect")
     num_shards = plan_lib.read_plan(path).num_shards
-    with _edge.progress(num_shards, f"check {path.parent.name}", "shards") as bar:
+    with cli.progress(num_shards, f"check {path.parent.name}", "shards") as bar:
       report = check.check_dataset(path, num_threads=num_threads, on_shard=bar.update)
     num_moved, is_mended = 0, False
     if report.problems and quarantine:
@@ -122,4 +122,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

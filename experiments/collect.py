@@ -22,8 +22,10 @@ from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
 from envs import fleet, objects, rendering, rollout, units
 from envs.attempt import Attempt
-from experiments import _edge, _policies, _train_config
-from experiments._seeds import Purpose, scene_seed
+from experiments import cli
+from experiments.evaluation import policies
+from experiments.evaluation.seeds import Purpose, scene_seed
+from experiments.fitting import train_config
 
 RETRIES = 2  # of a shard whose worker died
 # Which family of units a dataset of that name is made with.
@@ -113,7 +115,7 @@ class ShardTask:
   directory: str
   shard: int
   scenes: tuple[rollout.SceneTask, ...]
-  policy: _policies.PolicySpec
+  policy: policies.PolicySpec
   round: int
   software: str
 
@@ -157,22 +159,22 @@ def collect(
     UserError, DatasetError: something that the caller can mend.
   """
   if name not in GROUPS:
-    raise _edge.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
-  settings = _edge.build(CollectConfig, config["collect"], "collect")
-  network = _train_config.build_network(config["network"])
+    raise cli.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
+  settings = cli.build(CollectConfig, config["collect"], "collect")
+  network = train_config.build_network(config["network"])
   spec = (
-    _policies.RANDOM
+    policies.RANDOM
     if policy == "random"
-    else _policies.servo_spec(policy, config["servo"], network, flag="policy")
+    else policies.servo_spec(policy, config["servo"], network, flag="policy")
   )
   scenes = plan_scenes(settings, name, network.frame_size, round_number)
   shards = [
     tuple(scenes[i : i + settings.scenes_per_shard])
     for i in range(0, len(scenes), settings.scenes_per_shard)
   ]
-  versions = _edge.versions()
+  versions = cli.versions()
   directory = plan_lib.begin(
-    _edge.prepare_workdir(workdir),
+    cli.prepare_workdir(workdir),
     plan_lib.Plan(
       name=name,
       num_shards=len(shards),
@@ -187,7 +189,7 @@ def collect(
       },
     ),
   )
-  software = _edge.to_json(versions)
+  software = cli.to_json(versions)
   tasks = [
     ShardTask(str(directory), shard, shards[shard], spec, round_number, software)
     for shard in writer.pending_shards(
@@ -235,7 +237,7 @@ def plan_scenes(
 
 def collect_shard(task: ShardTask) -> ShardReport:
   """Makes and writes the attempts of one shard; runs in a worker process."""
-  policy = _policies.make_policy(task.policy)
+  policy = policies.make_policy(task.policy)
   attempts = successes = diverged = strays = 0
   with writer.ShardWriter(task.directory, task.shard) as shard:
     for scene in task.scenes:
@@ -249,7 +251,7 @@ def collect_shard(task: ShardTask) -> ShardReport:
     report = ShardReport(attempts, successes, diverged, strays)
     # Before the shard has its name: no finished shard lacks its row, whenever the
     # program was ended. Of several rows of a shard the last one counts.
-    log = _edge.JsonLines(Path(task.directory).parent / "collection.jsonl")
+    log = cli.JsonLines(Path(task.directory).parent / "collection.jsonl")
     log.write({"shard": task.shard, **dataclasses.asdict(report)})
   return report
 
@@ -291,7 +293,7 @@ def _run(
       death.exit_code, tasks[death.index].shard, death.number, RETRIES,
     )  # fmt: skip
 
-  with _edge.progress(
+  with cli.progress(
     num_attempts, f"collect {directory.parent.name}", "attempts",
     initial=num_attempts - missing,
   ) as bar:  # fmt: skip
@@ -312,7 +314,7 @@ def _run(
 
 
 def define_flags() -> None:
-  _edge.define_config()
+  cli.define_config()
   flags.DEFINE_string("workdir", "", "Folder of datasets.")
   flags.DEFINE_enum("name", "train", sorted(GROUPS), "Which dataset to collect.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
@@ -326,7 +328,7 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if not args.workdir:
-    raise _edge.UserError("--workdir is needed: a folder for datasets")
+    raise cli.UserError("--workdir is needed: a folder for datasets")
   if args.objects:
     field = "held_out_objects" if args.name == "held_out" else "objects"
     args.config.collect[field] = args.objects
@@ -347,4 +349,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

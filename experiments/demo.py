@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import _edge
+from experiments import cli
 
 
 def demo(config: Mapping[str, Any], workdir: str | Path) -> dict[str, float]:
@@ -26,7 +26,7 @@ def demo(config: Mapping[str, Any], workdir: str | Path) -> dict[str, float]:
   Raises:
     What the stages raise.
   """
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   seconds: dict[str, float] = {}
 
   def stage(name: str, function: Callable[[], Any]) -> Any:
@@ -40,16 +40,17 @@ def demo(config: Mapping[str, Any], workdir: str | Path) -> dict[str, float]:
   row = stage("train", lambda: _train(config, data, held_out, workdir))
   summary = stage("evaluate", lambda: _evaluate(config, workdir))
   stage("export", lambda: _export(config, workdir))
-  _edge.write_atomically(
+  cli.write_atomically(
     workdir / "demo.json",
-    _edge.to_json({"seconds": seconds, "versions": _edge.versions()}, indent=2) + "\n",
+    cli.to_json({"seconds": seconds, "versions": cli.versions()}, indent=2) + "\n",
   )
   page = stage("report", lambda: _report(workdir))
 
-  from experiments import _fit, _scores
+  from experiments.evaluation import scores
+  from experiments.fitting import loop
 
-  print(f"\nHeld-out prediction\n{_fit.describe(row)}")
-  print(f"\nHeld-out objects and units\n{_scores.describe(summary)}")
+  print(f"\nHeld-out prediction\n{loop.describe(row)}")
+  print(f"\nHeld-out objects and units\n{scores.describe(summary)}")
   times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
   print(f"\n{times}\nReport: {page}", flush=True)
   return seconds
@@ -74,9 +75,10 @@ def _train(
 
 
 def _evaluate(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-  from experiments import _policies, evaluate
+  from experiments import evaluate
+  from experiments.evaluation import policies
 
-  networks = _policies.Networks(servo=str(workdir / "train" / "checkpoints"))
+  networks = policies.Networks(servo=str(workdir / "train" / "checkpoints"))
   return evaluate.evaluate(config, networks, workdir / "evaluate")
 
 
@@ -95,7 +97,7 @@ def _report(workdir: Path) -> Path:
 
 
 def define_flags() -> None:
-  _edge.define_config()
+  cli.define_config()
   flags.DEFINE_string("workdir", "runs/demo", "Folder for everything the demo makes.")
 
 
@@ -104,4 +106,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

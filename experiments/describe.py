@@ -18,8 +18,10 @@ from PIL import Image
 
 from data_pipeline.attempts import scenes
 from envs import success
-from experiments import _contact_sheet, _dataset_figures, _describe, _edge, _page
-from experiments._describe import Agreement, Description, Family
+from experiments import cli
+from experiments.datasets import contact_sheet, counts, dataset_figures
+from experiments.datasets.counts import Agreement, Description, Family
+from experiments.reporting import html
 from experiments.reporting import words as words_lib
 from experiments.reporting.results import Rate
 
@@ -51,17 +53,17 @@ def describe(
   Raises:
     UserError, DatasetError: something that the caller can mend.
   """
-  directory = _describe.find(data)
-  folder = _edge.prepare_workdir(workdir or directory.parent)
-  found = _describe.read(directory, on_bad_record=on_bad_record)
-  chosen = _contact_sheet.choose(found.dataset.attempts, num_shown)
+  directory = counts.find(data)
+  folder = cli.prepare_workdir(workdir or directory.parent)
+  found = counts.read(directory, on_bad_record=on_bad_record)
+  chosen = contact_sheet.choose(found.dataset.attempts, num_shown)
   # Only here are images decoded: one that is broken is named like a broken record.
-  shown, broken = _describe.decode_some(found.dataset, chosen, images=True)
+  shown, broken = counts.decode_some(found.dataset, chosen, images=True)
   found = dataclasses.replace(found, broken=(*found.broken, *broken))
   sheet = folder / SHEET
-  Image.fromarray(_contact_sheet.draw(shown)).save(sheet, quality=88)
+  Image.fromarray(contact_sheet.draw(shown)).save(sheet, quality=88)
   page = folder / PAGE
-  _edge.write_atomically(page, render(found, sheet))
+  cli.write_atomically(page, render(found, sheet))
   return found, page
 
 
@@ -70,17 +72,17 @@ def describe(
 
 def render(found: Description, sheet: Path) -> str:
   """The page, of what was counted already."""
-  return _page.page(
+  return html.page(
     f"Dataset {found.name}",
     f"{found.directory.parent.name}/{found.directory.name}: grasp attempts, one an"
     " episode (Levine et al. 2016). Intervals (Wilson) take attempts as independent,"
     " though several share a bin.",
     [
       _headline(found),
-      _page.section(
+      html.section(
         "A few attempts",
-        _page.figure(
-          _page.image(sheet, "Contact sheet of attempts"),
+        html.figure(
+          html.image(sheet, "Contact sheet of attempts"),
           "Of each: the scene before, the image of the first step, the image at which"
           " the gripper closed. Successes and failures half and half, so not as often"
           " as they happen.",
@@ -109,8 +111,8 @@ def _headline(found: Description) -> str:
     ),
   ]
   said = findings(found)
-  return _page.facts(cards) + (
-    f'<div class="findings">{_page.bullets(said)}</div>' if said else ""
+  return html.facts(cards) + (
+    f'<div class="findings">{html.bullets(said)}</div>' if said else ""
   )
 
 
@@ -155,12 +157,12 @@ def _tables(found: Description) -> str:
   few, folded = [], []
   for name, rows in found.tables.items():
     if len(rows) > _FEW_ROWS:
-      folded.append(_page.details(f"By {name}: {len(rows)}", _rates((name,), rows)))
+      folded.append(html.details(f"By {name}: {len(rows)}", _rates((name,), rows)))
     else:
       few += [((name, label), rate) for label, rate in rows]
   few.append((("all attempts", ""), found.total))
   table = _rates(("by", ""), few)
-  return _page.section("How often attempts succeed", table, *folded)
+  return html.section("How often attempts succeed", table, *folded)
 
 
 def _rates(
@@ -172,12 +174,12 @@ def _rates(
   cells = []
   for label, rate in rows:
     words = rate_words(rate)
-    bar = _page.interval_bar(rate.rate, *rate.interval) if rate.attempts else ""
+    bar = html.interval_bar(rate.rate, *rate.interval) if rate.attempts else ""
     labels = (label,) if isinstance(label, str) else label
     cells.append((*labels, *words[:2], bar, *words[2:]))
   header = (*names, *_RATES[:2], "0 to 100 %", *_RATES[2:3], counted)
   first = len(names)
-  return _page.table(
+  return html.table(
     header,
     cells,
     numbers=(first, first + 1, first + 3, first + 4),
@@ -200,14 +202,14 @@ def rate_words(rate: Rate) -> tuple[str, str, str, str]:
 def _families(found: Description) -> str:
   heading = "Object families"
   if not found.families:
-    return _page.section(heading, _page.paragraph("Not known of these attempts."))
+    return html.section(heading, html.paragraph("Not known of these attempts."))
   cells = [family_words(family) for family in found.families]
   caption = (
     "An attempt counts for every family in its bin; its success may be another's."
     " Grasped: what really hung in the gripper."
   )
-  return _page.section(
-    heading, _page.table(_FAMILY, cells, numbers=range(1, 6), caption=caption)
+  return html.section(
+    heading, html.table(_FAMILY, cells, numbers=range(1, 6), caption=caption)
   )
 
 
@@ -231,23 +233,23 @@ def family_words(family: Family) -> tuple[str, ...]:
 
 def _commands(found: Description) -> str:
   rows = [(reach.label, reach.samples) for reach in found.reaches]
-  return _page.section(
+  return html.section(
     "Commands",
-    _page.paragraph(
+    html.paragraph(
       "What the network is given: p_T - p_t, from each step's image to where the"
       " gripper closed. The samples of closing itself, whose command is null, are left"
       " out of the histograms."
     ),
-    _page.figure(_dataset_figures.commands(found.samples)),
-    _page.figure(_rates(("samples by length",), rows, "samples")),
-    _page.columns(
-      _page.figure(
-        _dataset_figures.ends(found.dataset.attempts),
+    html.figure(dataset_figures.commands(found.samples)),
+    html.figure(_rates(("samples by length",), rows, "samples")),
+    html.columns(
+      html.figure(
+        dataset_figures.ends(found.dataset.attempts),
         "Where the gripper closed, seen from above.",
         "small",
       ),
-      _page.figure(
-        _dataset_figures.readings(found.dataset.attempts, success.READING_THRESHOLD),
+      html.figure(
+        dataset_figures.readings(found.dataset.attempts, success.READING_THRESHOLD),
         "Gripper readings; right of the dashed line the fingers did not close fully.",
         "small",
       ),
@@ -266,11 +268,11 @@ def _labels(found: Description) -> str:
   if "drop_test" in found.unknown | found.partly_unknown:
     caption += " Where the drop test is unknown, it counts as seeing no change."
   parts = [
-    _page.figure(_page.table(header, cells, numbers=(1, 2), caption=caption)),
+    html.figure(html.table(header, cells, numbers=(1, 2), caption=caption)),
   ]
   if agreement.detectors:
     parts.append(
-      _page.table(
+      html.table(
         _DETECTOR,
         detector_words(agreement),
         numbers=range(1, 5),
@@ -278,10 +280,8 @@ def _labels(found: Description) -> str:
       )
     )
   else:
-    parts.append(
-      _page.paragraph("Nothing is known to hold the labels against.", "soft")
-    )
-  return _page.section("How far the labels agree", *parts)
+    parts.append(html.paragraph("Nothing is known to hold the labels against.", "soft"))
+  return html.section("How far the labels agree", *parts)
 
 
 _DETECTOR = ("says success", "times", "precision", "recall", "agreement")
@@ -366,4 +366,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -18,18 +18,13 @@ from typing import Any
 from absl import flags
 
 from envs import fleet, objects, protocols, rollout, units
-from experiments import (
-  _conditions,
-  _edge,
-  _films,
-  _media,
-  _policies,
-  _scores,
-  _sheet,
-  _train_config,
-  _trials,
-)
-from experiments._seeds import Purpose, scene_seed
+from experiments import cli
+from experiments.evaluation import conditions, scores
+from experiments.evaluation import policies as policies_lib
+from experiments.evaluation import trials as trials_lib
+from experiments.evaluation.seeds import Purpose, scene_seed
+from experiments.fitting import train_config
+from experiments.pictures import films, sheets, video
 
 # Held-out units from this seed on: those below chose the best checkpoint.
 _FIRST_UNIT = 1_000
@@ -40,7 +35,7 @@ class EvaluateConfig:
   """What decides an evaluation.
 
   Attributes:
-    policies: see `_policies`, in the order of the table.
+    policies: see `policies`, in the order of the table.
     with_replacement, without_replacement: the protocols.
     num_units: held-out robots, taking turns.
     objects: which ones, see `envs.objects.choose`.
@@ -67,7 +62,7 @@ class EvaluateConfig:
 
   def __post_init__(self) -> None:
     for name in self.policies:
-      _policies.base(name)
+      policies_lib.base(name)
     if not self.policies or len(set(self.policies)) < len(self.policies):
       raise ValueError(
         f"policies is {self.policies}, expected each once, and one at least"
@@ -97,18 +92,18 @@ def build_config(section: Mapping[str, Any]) -> EvaluateConfig:
     UserError: names the field that is wrong.
   """
   made = {
-    name: _edge.build(protocols.Protocol, section[name], f"evaluate.{name}")
+    name: cli.build(protocols.Protocol, section[name], f"evaluate.{name}")
     for name in protocols.NAMES
     if name in section
   }
-  return _edge.build(EvaluateConfig, {**dict(section.items()), **made}, "evaluate")
+  return cli.build(EvaluateConfig, {**dict(section.items()), **made}, "evaluate")
 
 
 def evaluate(
   config: Mapping[str, Any],
-  networks: _policies.Networks,
+  networks: policies_lib.Networks,
   workdir: str | Path,
-  runner: _trials.Runner = fleet.map_unordered,
+  runner: trials_lib.Runner = fleet.map_unordered,
 ) -> dict[str, Any]:
   """Evaluates, or goes on with it.
 
@@ -116,7 +111,7 @@ def evaluate(
     config: sections `network`, `servo` and `evaluate`.
     networks: where the learned policies find theirs; the best checkpoints are used.
     workdir: where the results go.
-    runner: of the trials, see `_trials.run`.
+    runner: of the trials, see `trials.run`.
 
   Returns:
     The content of summary.json.
@@ -125,23 +120,21 @@ def evaluate(
     UserError, CheckpointError: something that the caller can mend.
   """
   settings = build_config(config["evaluate"])
-  frame_size = _train_config.build_network(config["network"]).frame_size
-  specs = [_policies.choose(name, config, networks) for name in settings.policies]
-  trials = plan(settings, specs, _conditions.NOTHING, frame_size)
-  workdir = _edge.prepare_workdir(workdir)
+  frame_size = train_config.build_network(config["network"]).frame_size
+  specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
+  trials = plan(settings, specs, conditions.NOTHING, frame_size)
+  workdir = cli.prepare_workdir(workdir)
   facts = identity(settings, specs, frame_size)
-  _edge.check_same(
-    workdir / "config.json", facts, "an evaluation", growing=("policies",)
-  )
-  with _trials.compiled_once():
-    rows = _trials.run(
+  cli.check_same(workdir / "config.json", facts, "an evaluation", growing=("policies",))
+  with trials_lib.compiled_once():
+    rows = trials_lib.run(
       trials, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
     )
-    summary = _scores.summarise(rows, settings.policies)
+    summary = scores.summarise(rows, settings.policies)
     write_summary(workdir, summary, facts)
-    servos = [s for s in specs if _policies.base(s.name) in ("servo", "exported")]
+    servos = [s for s in specs if policies_lib.base(s.name) in ("servo", "exported")]
     if servos and rows:
-      _films.film(
+      films.film(
         workdir,
         trials,
         rows,
@@ -156,7 +149,7 @@ def evaluate(
 
 
 def identity(
-  settings: EvaluateConfig, specs: Sequence[_policies.PolicySpec], frame_size: int
+  settings: EvaluateConfig, specs: Sequence[policies_lib.PolicySpec], frame_size: int
 ) -> dict[str, Any]:
   """What may not change within a work folder."""
   return {
@@ -167,24 +160,24 @@ def identity(
     "cell": {
       "frame_size": frame_size,
       "objects_fingerprint": objects.choose(settings.objects).fingerprint,
-      "mujoco": _edge.versions()["mujoco"],
+      "mujoco": cli.versions()["mujoco"],
     },
   }
 
 
 def plan(
   settings: EvaluateConfig,
-  specs: Sequence[_policies.PolicySpec],
-  condition: _conditions.Condition,
+  specs: Sequence[policies_lib.PolicySpec],
+  condition: conditions.Condition,
   frame_size: int,
-) -> list[_trials.Trial]:
+) -> list[trials_lib.Trial]:
   """The trials of all policies in the bins of both protocols: the same for all."""
   return [
     trial
     for protocol in protocols.NAMES
     for scenes in [plan_scenes(settings, protocol, frame_size, condition)]
     for spec in specs
-    for trial in _trials.split(spec, protocol, condition, scenes)
+    for trial in trials_lib.split(spec, protocol, condition, scenes)
   ]
 
 
@@ -192,7 +185,7 @@ def plan_scenes(
   settings: EvaluateConfig,
   protocol: str,
   frame_size: int,
-  condition: _conditions.Condition = _conditions.NOTHING,
+  condition: conditions.Condition = conditions.NOTHING,
 ) -> list[rollout.SceneTask]:
   """The bins of a protocol, one a repetition."""
   robots = units.fleet_units(settings.num_units, "held_out", _FIRST_UNIT, settings.arm)
@@ -215,18 +208,16 @@ def write_summary(
   identity: Mapping[str, Any],
 ) -> None:
   """Writes summary.json: the figures, what was run, and with what."""
-  content = {**summary, "config": identity, "versions": _edge.versions()}
-  _edge.write_atomically(
-    workdir / "summary.json", _edge.to_json(content, indent=2) + "\n"
-  )
+  content = {**summary, "config": identity, "versions": cli.versions()}
+  cli.write_atomically(workdir / "summary.json", cli.to_json(content, indent=2) + "\n")
 
 
 def _plan_pushed(
-  settings: EvaluateConfig, spec: _policies.PolicySpec, frame_size: int
-) -> list[_trials.Trial]:
+  settings: EvaluateConfig, spec: policies_lib.PolicySpec, frame_size: int
+) -> list[trials_lib.Trial]:
   """The trials in which corrections are looked for, one attempt a bin."""
   usual = settings.with_replacement
-  number = min(_films.MOST_PUSHED, usual.repetitions * usual.num_attempts)
+  number = min(films.MOST_PUSHED, usual.repetitions * usual.num_attempts)
   few = dataclasses.replace(
     settings,
     with_replacement=dataclasses.replace(usual, repetitions=number, num_attempts=1),
@@ -234,7 +225,7 @@ def _plan_pushed(
       settings.without_replacement, repetitions=0
     ),
   )
-  return plan(few, [spec], _films.PUSH, frame_size)
+  return plan(few, [spec], films.PUSH, frame_size)
 
 
 def _draw_units(settings: EvaluateConfig, path: Path) -> None:
@@ -248,16 +239,16 @@ def _draw_units(settings: EvaluateConfig, path: Path) -> None:
     ),
   ]
   tiles = [
-    _media.unit_tile(robot, selection, settings.with_replacement.num_objects, 200)
+    video.unit_tile(robot, selection, settings.with_replacement.num_objects, 200)
     for robots, selection in shown
     for robot in robots
   ]
-  _sheet.write_sheet(path, tiles, columns=3)
+  sheets.write_sheet(path, tiles, columns=3)
 
 
 def define_flags() -> None:
-  _edge.define_config()
-  _policies.define_flags()
+  cli.define_config()
+  policies_lib.define_flags()
   flags.DEFINE_list("policies", [], "Instead of the config's: random,servo:no_raise")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
   flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
@@ -278,10 +269,10 @@ def config_from_flags() -> Any:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   config = config_from_flags()
-  summary = evaluate(config, _policies.networks_from_flags(), args.workdir)
-  print(_scores.describe(summary))
+  summary = evaluate(config, policies_lib.networks_from_flags(), args.workdir)
+  print(scores.describe(summary))
   print(f"Rows and videos: {args.workdir}")
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -14,7 +14,8 @@ from typing import Literal
 from absl import flags
 
 from data_pipeline import source
-from experiments import _describe, _edge
+from experiments import cli
+from experiments.datasets import counts
 
 
 def export(
@@ -36,18 +37,18 @@ def export(
     UserError, DatasetError: something that the caller can mend.
   """
   if importlib.util.find_spec("pyarrow") is None:
-    raise _edge.UserError(
+    raise cli.UserError(
       "pyarrow is needed to write Parquet files: pip install 'hand_eye[lerobot]'"
     )
   from data_pipeline.exporters import lerobot
 
   if not str(out):
-    raise _edge.UserError("--out is needed: a folder that does not exist yet")
+    raise cli.UserError("--out is needed: a folder that does not exist yet")
   # Every record is read first: what is broken is left out here, not found midway.
   dataset = source.open_dataset(
-    _describe.find(data), on_bad_record=on_bad_record, verify="records"
+    counts.find(data), on_bad_record=on_bad_record, verify="records"
   )
-  with _edge.progress(len(dataset), "export", "attempts") as bar:
+  with cli.progress(len(dataset), "export", "attempts") as bar:
     return lerobot.export(dataset, out, fps=fps, advance=bar.update)
 
 
@@ -70,4 +71,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -18,7 +18,9 @@ from typing import Any
 from absl import flags
 
 from envs import units
-from experiments import _constraints, _edge, _train_config
+from experiments import cli
+from experiments.control import constraint_flags
+from experiments.fitting import train_config
 from hand_eye import checkpoint, commands, servo
 from hand_eye import export as export_lib
 from hand_eye.constraints import Constraints
@@ -45,17 +47,17 @@ def export(
   Raises:
     UserError, CheckpointError, PolicyFileError: something that the caller can mend.
   """
-  folder = _edge.require_folder(
+  folder = cli.require_folder(
     checkpoint_directory, "checkpoint", "python -m experiments.train"
   )
   out = Path(out)
   if out.is_dir():
-    raise _edge.UserError(f"--out={out} is a folder; expected the name of a file")
-  network = _train_config.build_network(config["network"])
-  settings = _edge.build(servo.ServoConfig, config["servo"], "servo")
+    raise cli.UserError(f"--out={out} is a folder; expected the name of a file")
+  network = train_config.build_network(config["network"])
+  settings = cli.build(servo.ServoConfig, config["servo"], "servo")
   weights = checkpoint.load_policy(folder, step=step)
-  _train_config.check_network(weights.config, network, f"--checkpoint={folder}")
-  _edge.prepare_workdir(out.absolute().parent, flag="out")
+  train_config.check_network(weights.config, network, f"--checkpoint={folder}")
+  cli.prepare_workdir(out.absolute().parent, flag="out")
   low, high = units.fleet_workspace()
   export_lib.write_policy(
     out,
@@ -63,32 +65,32 @@ def export(
     settings,
     workspace=commands.Workspace(low=low, high=high),
     constraints=constraints,
-    about={"checkpoint": f"{folder.name}/{weights.step}", **_edge.versions()},
+    about={"checkpoint": f"{folder.name}/{weights.step}", **cli.versions()},
   )
   return out
 
 
 def define_flags() -> None:
-  _edge.define_config()
+  cli.define_config()
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of a training run.")
   flags.DEFINE_string("out", "", "The file to write, such as policy.hep.")
   flags.DEFINE_string("step", "best", "Which checkpoint: best, last, or its step.")
-  _constraints.define_flags()
+  constraint_flags.define_flags()
 
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if not args.out:
-    raise _edge.UserError("--out is needed: the file to write, such as policy.hep")
+    raise cli.UserError("--out is needed: the file to write, such as policy.hep")
   step = int(args.step) if args.step.isdigit() else args.step
   if isinstance(step, str) and step not in ("best", "last"):
-    raise _edge.UserError(f"--step={step}: expected best, last or a number")
+    raise cli.UserError(f"--step={step}: expected best, last or a number")
   path = export(
     args.config,
     args.checkpoint,
     args.out,
     step=step,
-    constraints=_constraints.from_flags(),
+    constraints=constraint_flags.from_flags(),
   )
   manifest = export_lib.read_manifest(path)
   print(
@@ -98,4 +100,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -24,8 +24,9 @@ from envs.depth import SHINY
 from envs.grasp_env import HOME_JOINTS, GraspEnv
 from envs.objects.catalogue import Families
 from envs.objects.shapes import bounds
-from experiments import _edge, _media
-from experiments._sheet import Tile, write_sheet
+from experiments import cli
+from experiments.pictures import video
+from experiments.pictures.sheets import Tile, write_sheet
 
 GROUPS = ("training", "held_out")
 INSTANCES = 4  # of a family
@@ -60,13 +61,13 @@ def gallery(
       drawn.
   """
   if num_units < 1 or not 64 <= size <= 1024:
-    raise _edge.UserError(
+    raise cli.UserError(
       f"--num_units={num_units} --size={size}: expected at least 1 unit, and 64 to 1024"
       " pixels"
     )
   for one in (selection,) if selection else GROUPS:
     objects.choose(one)  # says what is wrong with it, before anything is drawn
-  folder = _edge.prepare_workdir(workdir)
+  folder = cli.prepare_workdir(workdir)
   robots = [
     *units.fleet_units(num_units, "training", arm=arm),
     *units.fleet_units(-(-num_units // 3), "held_out", arm=arm),
@@ -78,11 +79,11 @@ def gallery(
     written.append(folder / name)
     say(f"{folder / name}: {what}")
 
-  with _edge.progress(len(robots), "units", "units") as bar:
+  with cli.progress(len(robots), "units", "units") as bar:
     views = []
     for robot in robots:
       chosen = selection or robot.family
-      views.append(_media.unit_tile(robot, chosen, NUM_OBJECTS, size))
+      views.append(video.unit_tile(robot, chosen, NUM_OBJECTS, size))
       bar.update(1)
   write("units.png", views, _COLUMNS, f"what the cameras of {len(robots)} robots see")
   portraits = [gripper_tile(robot, size) for robot in robots]
@@ -161,7 +162,7 @@ def object_tiles(selection: str, size: int) -> list[Tile]:
   """`objects_shown` of a selection, each lying alone in a bin."""
   batches = objects_shown(selection)
   tiles = []
-  with _edge.progress(len(batches), f"objects of {selection}", "families") as bar:
+  with cli.progress(len(batches), f"objects of {selection}", "families") as bar:
     for batch in batches:
       tiles += _portraits(batch, size)
       bar.update(1)
@@ -256,4 +257,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -28,8 +28,8 @@ from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
 from data_pipeline.importers import example, levine2016, tfrecord
 from envs import fleet
-from experiments import _edge
-from experiments._import_report import (
+from experiments import cli
+from experiments.datasets.import_report import (
   LOG,
   FileReport,
   promised,
@@ -89,7 +89,7 @@ def import_dataset(
     DatasetError: the dataset cannot be written, or was begun otherwise.
   """
   paths, base = find_files(source)
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   tasks = [
     FileTask("", 0, str(path), path.relative_to(base).as_posix(), conventions,
              on_bad_record)
@@ -98,21 +98,21 @@ def import_dataset(
   # The same look whatever becomes of broken records, so that one who decides to leave
   # them out goes on with the same plan.
   usable = []
-  log = _edge.JsonLines(workdir / name / LOG)
+  log = cli.JsonLines(workdir / name / LOG)
   for task in tasks:
     report = first_look(task)
     if report.attempts:
       usable.append(task)
     elif on_bad_record == "fail":
       number, reason = (*report.rejected, (0, _EMPTY))[0]
-      raise _edge.UserError(
+      raise cli.UserError(
         f"{task.path} has no usable attempt; record {number}: {reason}; remove the "
         f"file, or {_SKIP}"
       )
     else:
       log.write(dataclasses.asdict(report))
   if not usable:
-    raise _edge.UserError(
+    raise cli.UserError(
       f"--source={source}: none of {len(paths)} files has a usable attempt; the first "
       f"reason: {_first_reason(workdir / name)}"
     )
@@ -148,16 +148,14 @@ def find_files(source: str) -> tuple[list[Path], Path]:
     UserError: there are none.
   """
   if not source:
-    raise _edge.UserError(
-      "--source is needed: a folder of TFRecord files, or a pattern"
-    )
+    raise cli.UserError("--source is needed: a folder of TFRecord files, or a pattern")
   if Path(source).is_dir():
     found = Path(source).rglob(_RECORDS)
   else:
     found = (Path(match) for match in glob.iglob(source, recursive=True))
   paths = sorted(p for p in found if p.is_file() and p.suffix != ".csv")
   if not paths:
-    raise _edge.UserError(
+    raise cli.UserError(
       f"--source={source}: no such files; expected a folder with {_RECORDS}, or a"
       " pattern in quotes"
     )
@@ -195,14 +193,14 @@ def import_file(
         shard.write(found)
         report = report.plus(found)
       elif task.on_bad_record == "fail":
-        raise _edge.UserError(
+        raise cli.UserError(
           f"{task.path}, record {raw.number}: {found}; mend it, or {_SKIP}"
         )
       else:
         report = report.without(raw.number, found, raw.unread)
     # Before the shard has its name: no finished shard lacks its row. Of several rows
     # of a file the last one counts.
-    log = _edge.JsonLines(Path(task.directory).parent / LOG)
+    log = cli.JsonLines(Path(task.directory).parent / LOG)
     log.write(dataclasses.asdict(report))
   return report
 
@@ -242,7 +240,7 @@ def _run(tasks: list[FileTask], num_bytes: int, num_workers: int) -> None:
   sizes = {task.name: os.path.getsize(task.path) for task in tasks}
   finished = num_bytes - sum(sizes.values())
   attempts = rejected = 0
-  with _edge.progress(
+  with cli.progress(
     max(1, num_bytes // _MB), "import", "MB", initial=finished // _MB
   ) as bar:
 
@@ -299,7 +297,7 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if args.gripper_status is None:
-    raise _edge.UserError(_STATUS)
+    raise cli.UserError(_STATUS)
   conventions = levine2016.Conventions(
     args.gripper_status, args.stroke, args.table_height, args.max_last_motion
   )
@@ -318,4 +316,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import _edge, _page
+from experiments import cli
 from experiments.reporting import (
   behaviour_sections,
   blocks,
   evaluation_sections,
+  html,
   pictures_section,
   render,
   robustness_section,
@@ -50,9 +51,9 @@ def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
   )
   out = Path(out) if out else workdir / "report.html"
   body = [render.html_section(section) for section in sections]
-  _edge.write_atomically(out, _page.page(TITLE, subtitle, body))
+  cli.write_atomically(out, html.page(TITLE, subtitle, body))
   text = render.markdown(TITLE, subtitle, sections)
-  _edge.write_atomically(out.with_suffix(".md"), text)
+  cli.write_atomically(out.with_suffix(".md"), text)
   return out
 
 
@@ -153,7 +154,7 @@ def _again(results: Results, evaluated: Evaluated) -> blocks.Section:
   for heading, found in (("evaluated", evaluation), ("swept", evaluated.sweep)):
     if found:
       parts.append(blocks.Details(f"What was {heading}", [_what(found)]))
-  versions = list(_edge.versions().items())
+  versions = list(cli.versions().items())
   table = blocks.Table(("software", "version"), versions)
   parts.append(blocks.Details("Versions, of this page", [table]))
   return blocks.Section("Run it again", parts)
@@ -184,11 +185,11 @@ def define_flags() -> None:
 
 
 def main(_: Sequence[str]) -> None:
-  workdir = _edge.require_folder(flags.FLAGS.workdir, "workdir", "`make demo`")
+  workdir = cli.require_folder(flags.FLAGS.workdir, "workdir", "`make demo`")
   path = write_report(workdir, flags.FLAGS.out or None)
   size = path.stat().st_size / 1e6
   print(f"Report: {path} ({size:.1f} MB), and {path.with_suffix('.md').name}")
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

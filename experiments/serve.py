@@ -16,7 +16,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import _edge, _exported, _server
+from experiments import cli
+from experiments.control import exported
+from experiments.control import server as server_lib
 from hand_eye import wire
 
 _LOOPBACK = "127.0.0.1"
@@ -29,20 +31,20 @@ def address_of(socket_path: str, port: int) -> wire.Address:
     UserError: both or none is given, or it is none.
   """
   if bool(socket_path) == (port >= 0):
-    raise _edge.UserError("expected either --socket, a path, or --port, a number")
+    raise cli.UserError("expected either --socket, a path, or --port, a number")
   if socket_path:
     if len(socket_path.encode()) > 100:
-      raise _edge.UserError(
+      raise cli.UserError(
         f"--socket={socket_path}: expected a path of at most 100 bytes"
       )
     return str(Path(socket_path))
   if port > 65535:
-    raise _edge.UserError(f"--port={port}: expected 0 to 65535; 0 chooses one")
+    raise cli.UserError(f"--port={port}: expected 0 to 65535; 0 chooses one")
   return _LOOPBACK, port
 
 
 def define_flags() -> None:
-  _exported.define_flags()
+  exported.define_flags()
   flags.DEFINE_string("socket", "", "Path of a Unix socket to listen at.")
   flags.DEFINE_integer("port", -1, "Port of this machine to listen at; 0: any.")
   flags.DEFINE_integer("max_clients", 32, "Robots at the same time.", lower_bound=1)
@@ -53,10 +55,10 @@ def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   address = address_of(args.socket, args.port)
   if not 0 < args.max_age_ms < float("inf"):
-    raise _edge.UserError(f"--max_age_ms={args.max_age_ms}: expected more than 0")
-  policy = _exported.load(max_age=args.max_age_ms / 1e3)
-  limits = _server.Limits(clients=args.max_clients, waiting=args.max_clients)
-  with _server.Server(policy, address, limits) as server:
+    raise cli.UserError(f"--max_age_ms={args.max_age_ms}: expected more than 0")
+  policy = exported.load(max_age=args.max_age_ms / 1e3)
+  limits = server_lib.Limits(clients=args.max_clients, waiting=args.max_clients)
+  with server_lib.Server(policy, address, limits) as server:
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
       signal.signal(name, lambda *_: stop.set())
@@ -74,4 +76,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

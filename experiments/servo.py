@@ -24,7 +24,10 @@ from absl import flags
 from envs import control, grasp_env, objects, units
 from envs.attempt import Recorder
 from envs.rollout import Pushing
-from experiments import _edge, _exported, _servo_video, _servoing, _window
+from experiments import cli
+from experiments.control import exported, real_time
+from experiments.pictures import servo_video
+from experiments.pictures import window as window_lib
 from hand_eye import runtime
 from hand_eye.decision import Cause
 
@@ -58,20 +61,18 @@ class ServoTask:
       ("deadline_ms", self.deadline, 0),
     ):
       if not value >= least:
-        raise _edge.UserError(f"--{flag}={value}: expected at least {least}")
+        raise cli.UserError(f"--{flag}={value}: expected at least {least}")
     if not 0.1 <= self.rate <= 50:
-      raise _edge.UserError(
-        f"--rate={self.rate}: expected 0.1 to 50 decisions a second"
-      )
+      raise cli.UserError(f"--rate={self.rate}: expected 0.1 to 50 decisions a second")
     try:
       objects.choose(self.objects)
     except ValueError as error:
-      raise _edge.UserError(str(error)) from error
+      raise cli.UserError(str(error)) from error
 
 
 def run(
   task: ServoTask,
-  policy: _servoing.DeadlinePolicy,
+  policy: real_time.DeadlinePolicy,
   frame_size: int,
   recorder: Recorder,
   say: Say = print,
@@ -86,9 +87,9 @@ def run(
     DivergedError: the physics became unstable again and again.
   """
   deadline = task.deadline or 0.8 / task.rate
-  made: list[_servoing.Servoed] = []
+  made: list[real_time.Servoed] = []
   lost = 0
-  stopwatch = _edge.Stopwatch()
+  stopwatch = cli.Stopwatch()
   while len(made) < task.num_attempts:
     rng = np.random.default_rng([task.seed, task.unit.seed, lost])
     env = grasp_env.GraspEnv(
@@ -102,7 +103,7 @@ def run(
       env.fill(rng)
       while len(made) < task.num_attempts:
         made.append(
-          _servoing.servo(
+          real_time.servo(
             env,
             policy,
             np.random.default_rng([task.seed, task.unit.seed, lost, len(made)]),
@@ -125,7 +126,7 @@ def run(
   return {**report, "lost": lost, "wall_seconds": round(stopwatch.seconds, 2)}
 
 
-def describe(number: int, attempt: _servoing.Servoed) -> str:
+def describe(number: int, attempt: real_time.Servoed) -> str:
   """An attempt as a line."""
   outcome = attempt.outcome
   actions = ", ".join(
@@ -140,7 +141,7 @@ def describe(number: int, attempt: _servoing.Servoed) -> str:
 
 
 def summarize(
-  task: ServoTask, deadline: float, attempts: Sequence[_servoing.Servoed]
+  task: ServoTask, deadline: float, attempts: Sequence[real_time.Servoed]
 ) -> dict[str, Any]:
   """The closing report: latencies in milliseconds, what was missed, what came of it."""
   made = [decision for attempt in attempts for decision in attempt.decisions]
@@ -193,11 +194,11 @@ def film(
 ) -> dict[str, Any]:
   """Servoes, writes servo.mp4 and servo.json to a folder, returns the report."""
   if size % 2 or not 64 <= size <= 1024:
-    raise _edge.UserError(f"--size={size}: expected an even number from 64 to 1024")
-  folder = _edge.prepare_workdir(workdir)
-  with _servo_video.ServoVideo(folder / "servo.mp4", size) as video:
+    raise cli.UserError(f"--size={size}: expected an even number from 64 to 1024")
+  folder = cli.prepare_workdir(workdir)
+  with servo_video.ServoVideo(folder / "servo.mp4", size) as video:
     report = run(task, policy, policy.frame_size, video, say)
-  _edge.write_atomically(folder / "servo.json", _edge.to_json(report, indent=2) + "\n")
+  cli.write_atomically(folder / "servo.json", cli.to_json(report, indent=2) + "\n")
   return report
 
 
@@ -205,18 +206,18 @@ def show(
   task: ServoTask, policy: runtime.LoadedPolicy, say: Say = print
 ) -> dict[str, Any] | None:
   """Servoes in a window in real time; the report, or None if it was closed before."""
-  _window.check_display()
-  window = _servo_video.ServoWindow()
+  window_lib.check_display()
+  window = servo_video.ServoWindow()
   try:
     return run(task, policy, policy.frame_size, window, say)
-  except (_window.WindowClosedError, KeyboardInterrupt):
+  except (window_lib.WindowClosedError, KeyboardInterrupt):
     return None  # either is how one stops looking
   finally:
     window.close()
 
 
 def define_flags() -> None:
-  _exported.define_flags()
+  exported.define_flags()
   flags.DEFINE_float("rate", 5.0, "Decisions a second.")
   flags.DEFINE_float("deadline_ms", 0.0, "Of each; 0: four fifths of the period.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
@@ -236,13 +237,13 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if args.viewer == bool(args.workdir):
-    raise _edge.UserError(
+    raise cli.UserError(
       "expected either --workdir, a folder for a video, or --viewer for a window"
     )
   try:
     (robot,) = units.fleet_units(1, args.unit_family, args.unit)
   except ValueError as error:  # says which, and what there is
-    raise _edge.UserError(str(error)) from error
+    raise cli.UserError(str(error)) from error
   task = ServoTask(
     unit=robot,
     objects=args.objects,
@@ -254,7 +255,7 @@ def main(_: Sequence[str]) -> None:
     pushing=Pushing(args.push_step if args.push else 0, args.push),
     seed=args.seed,
   )
-  policy = _exported.load()
+  policy = exported.load()
   if args.viewer:
     report = show(task, policy)
   else:
@@ -265,4 +266,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

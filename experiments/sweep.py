@@ -5,9 +5,9 @@ r"""Measures policies under many conditions: a camera that was moved, worn finge
     --conditions=camera_shift=0.05,camera_shift=0.10,push=0.3
 
 Every policy in the bins of both protocols under every condition, and under none. A
-condition is NAME=AMOUNT, see `experiments._conditions`; policies that are told the
-camera's pose know where it was before it was moved. Networks trained on more or less
-data are policies servo@LABEL, see --checkpoints.
+condition is NAME=AMOUNT, see `evaluation.conditions`; calibrated policies keep the pose
+that the camera had before it was moved. Networks trained on more or less data are
+policies servo@LABEL, see --checkpoints.
 
 The same command goes on where it was stopped, to the trial; a worker that dies is named
 and its trial tried again. All cores are used; with --ray_address those of a cluster.
@@ -25,24 +25,18 @@ from typing import Any
 from absl import flags
 
 from envs import fleet, protocols
-from experiments import (
-  _cluster,
-  _conditions,
-  _edge,
-  _policies,
-  _scores,
-  _stats,
-  _train_config,
-  _trials,
-  evaluate,
-)
+from experiments import cli, evaluate, statistics
+from experiments.evaluation import cluster, scores, trials
+from experiments.evaluation import conditions as conditions_lib
+from experiments.evaluation import policies as policies_lib
+from experiments.fitting import train_config
 
 
 def sweep(
   config: Mapping[str, Any],
-  networks: _policies.Networks,
+  networks: policies_lib.Networks,
   workdir: str | Path,
-  runner: _trials.Runner = fleet.map_unordered,
+  runner: trials.Runner = fleet.map_unordered,
 ) -> list[dict[str, Any]]:
   """Sweeps, or goes on with it.
 
@@ -59,19 +53,19 @@ def sweep(
     UserError, CheckpointError: something that the caller can mend.
   """
   settings = evaluate.build_config({**config["evaluate"], **_replaced(config["sweep"])})
-  parsed = [_conditions.parse(text) for text in config["sweep"]["conditions"]]
+  parsed = [conditions_lib.parse(text) for text in config["sweep"]["conditions"]]
   # Each once: push=0.3 and push=0.30 are the same trials.
-  conditions = {str(one): one for one in (_conditions.NOTHING, *parsed)}.values()
-  frame_size = _train_config.build_network(config["network"]).frame_size
-  specs = [_policies.choose(name, config, networks) for name in settings.policies]
+  conditions = {str(one): one for one in (conditions_lib.NOTHING, *parsed)}.values()
+  frame_size = train_config.build_network(config["network"]).frame_size
+  specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
   planned = [
     evaluate.plan(settings, specs, condition, frame_size) for condition in conditions
   ]
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   facts = evaluate.identity(settings, specs, frame_size)
-  _edge.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
-  with _trials.compiled_once():
-    rows = _trials.run(
+  cli.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
+  with trials.compiled_once():
+    rows = trials.run(
       list(itertools.chain.from_iterable(planned)),
       workdir / "rows.jsonl",
       num_workers=settings.num_workers,
@@ -79,11 +73,9 @@ def sweep(
       runner=runner,
     )
   cells = summarise(rows)
-  _edge.write_atomically(workdir / "rows.csv", as_csv(rows))
-  content = {"cells": cells, "config": facts, "versions": _edge.versions()}
-  _edge.write_atomically(
-    workdir / "sweep.json", _edge.to_json(content, indent=2) + "\n"
-  )
+  cli.write_atomically(workdir / "rows.csv", as_csv(rows))
+  content = {"cells": cells, "config": facts, "versions": cli.versions()}
+  cli.write_atomically(workdir / "sweep.json", cli.to_json(content, indent=2) + "\n")
   return cells
 
 
@@ -105,8 +97,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     cells.setdefault(key, {}).setdefault(row["repetition"], []).append(row)
   table = []
   for (policy, protocol, text), bins in cells.items():
-    condition = _conditions.parse(text)
-    counts = [_scores.successes_of(rows) for rows in bins.values()]
+    condition = conditions_lib.parse(text)
+    counts = [scores.successes_of(rows) for rows in bins.values()]
     table.append(
       {
         "policy": policy,
@@ -114,7 +106,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         "condition": text,
         "name": condition.name,
         "amount": condition.amount,
-        **_stats.bootstrap_rate(counts),
+        **statistics.bootstrap_rate(counts),
       }
     )
   return table
@@ -190,11 +182,11 @@ def main(_: Sequence[str]) -> None:
   if args.conditions:
     config.sweep.conditions = tuple(args.conditions)
   address = args.ray_address
-  runner = _cluster.runner(address) if address else fleet.map_unordered
-  cells = sweep(config, _policies.networks_from_flags(), args.workdir, runner)
+  runner = cluster.runner(address) if address else fleet.map_unordered
+  cells = sweep(config, policies_lib.networks_from_flags(), args.workdir, runner)
   print(describe(cells))
   print(f"Rows: {args.workdir}/rows.jsonl, and as a table rows.csv")
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

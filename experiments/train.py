@@ -35,16 +35,10 @@ import jax
 from absl import flags
 
 from data_pipeline import source, splits
-from experiments import (
-  _batches,
-  _data,
-  _devices,
-  _edge,
-  _fit,
-  _stopping,
-  _train_config,
-  _view,
-)
+from experiments import cli
+from experiments.datasets import options as options_lib
+from experiments.fitting import curriculum, input_spec, loop, stopping, train_config
+from experiments.fitting import devices as devices_lib
 from hand_eye import checkpoint
 from hand_eye import network as network_lib
 
@@ -55,11 +49,11 @@ def train(
   held_out: Sequence[str | Path],
   workdir: str | Path,
   *,
-  options: _data.DataOptions = _data.EVERYTHING,
-  loading: _batches.Loading = _batches.ONE_THREAD,
+  options: options_lib.DataOptions = options_lib.EVERYTHING,
+  loading: curriculum.Loading = curriculum.ONE_THREAD,
   init_from: str | Path = "",
-  seeing: _fit.Seeing = _fit.METRICS_ONLY,
-  view: _view.View = _view.WHOLE_IMAGES,
+  seeing: loop.Seeing = loop.METRICS_ONLY,
+  view: input_spec.View = input_spec.WHOLE_IMAGES,
 ) -> dict[str, Any]:
   """Trains to the end of the config's phases, or continues to there.
 
@@ -85,16 +79,16 @@ def train(
     TrainingError: the loss or the gradient is not finite.
     Stopped: a signal came; the run was saved.
   """
-  network = _train_config.build_network(config["network"])
-  settings = _train_config.build_train(config["train"])
+  network = train_config.build_network(config["network"])
+  settings = train_config.build_train(config["train"])
   devices = len(jax.devices())
   for name in ("batch_size", "eval_batch_size"):
     if getattr(settings, name) % devices:
-      raise _edge.UserError(
+      raise cli.UserError(
         f"config.train.{name} is {getattr(settings, name)}, expected a multiple of the"
         f" {devices} devices that it is split over"
       )
-  folders, mixture = _data.parse_mixture(data)
+  folders, mixture = options_lib.parse_mixture(data)
   train_set, held_out_set = open_data(folders, held_out, network.frame_size, options)
   train_set = view.samples(train_set, is_training=True)
   held_out_set = view.samples(held_out_set, is_training=False)
@@ -121,12 +115,12 @@ def train(
     host_index=jax.process_index(),
     host_count=jax.process_count(),
   )
-  fit = _fit.Fit(network, settings, train_set, held_out_set, loading, seeing, view)
-  _edge.prepare_workdir(workdir)
+  fit = loop.Fit(network, settings, train_set, held_out_set, loading, seeing, view)
+  cli.prepare_workdir(workdir)
   if jax.process_index() == 0:
-    _edge.write_atomically(
+    cli.write_atomically(
       workdir / "config.json",
-      _edge.to_json({**identity, "versions": _edge.versions()}, indent=2) + "\n",
+      cli.to_json({**identity, "versions": cli.versions()}, indent=2) + "\n",
     )
   return fit.run(workdir, identity, start)
 
@@ -135,27 +129,27 @@ def open_data(
   data: Sequence[str | Path],
   held_out: Sequence[str | Path],
   frame_size: int,
-  options: _data.DataOptions = _data.EVERYTHING,
+  options: options_lib.DataOptions = options_lib.EVERYTHING,
 ) -> tuple[source.Dataset, source.Dataset]:
   """Opens and checks both sides. Raises an error that names what to mend."""
-  train = _data.open_folders(data, "data", frame_size, options)
-  train = _data.parse_filter(options.only).apply(train)
+  train = options_lib.open_folders(data, "data", frame_size, options)
+  train = options_lib.parse_filter(options.only).apply(train)
   if options.split:
     if held_out:
-      raise _edge.UserError("--held_out and --split exclude each other; give one")
+      raise cli.UserError("--held_out and --split exclude each other; give one")
     # Its own seed, so that runs with several seeds hold out the same.
-    train, held = splits.split(train, *_data.parse_split(options.split), seed=0)
+    train, held = splits.split(train, *options_lib.parse_split(options.split), seed=0)
   else:
-    held = _data.open_folders(held_out, "held_out", frame_size, options)
+    held = options_lib.open_folders(held_out, "held_out", frame_size, options)
   successes = int(train.attempts.success.sum())
   if successes in (0, len(train)):
-    raise _edge.UserError(
+    raise cli.UserError(
       f"--data: {successes} of {len(train)} attempts succeeded; there is nothing to"
       " tell apart. Collect more attempts"
     )
   shared = sorted(set(train.attempts.unit) & set(held.attempts.unit))
   if shared and not options.split:
-    raise _edge.UserError(
+    raise cli.UserError(
       f"--held_out shares {len(shared)} units with --data ({shared[0]}, for one): a"
       " network knows a robot, and its bin, again. Hold out other units, as"
       " python -m experiments.collect --name=held_out does"
@@ -190,7 +184,7 @@ def first_weights(
   if (folder / "checkpoints").is_dir():
     folder = folder / "checkpoints"
   weights = checkpoint.load_policy(folder, step="best", purpose=purpose)
-  _train_config.check_network(weights.config, network, f"--init_from={init_from}")
+  train_config.check_network(weights.config, network, f"--init_from={init_from}")
   return weights, {"from": str(init_from), "step": weights.step}
 
 
@@ -207,13 +201,13 @@ def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:
   """Raises UserError if the work folder holds a run of another config or dataset."""
   if not _has_checkpoints(workdir) or not (before := _config_before(workdir)):
     return
-  now = {"init": {}, **json.loads(_edge.to_json(identity))}
+  now = {"init": {}, **json.loads(cli.to_json(identity))}
   for section, fields in now.items():
     earlier = before.get(section, {})
     for name in {**fields, **earlier}:
       value, found = fields.get(name), earlier.get(name, _BEFORE.get(name))
       if found != value:
-        raise _edge.UserError(
+        raise cli.UserError(
           f"--workdir={workdir} holds a run whose {section}.{name} is {found}, not"
           f" {value}; choose another --workdir, or the config and data of that run"
         )
@@ -229,7 +223,7 @@ def _config_before(workdir: Path) -> dict[str, Any]:
 
 
 def define_flags() -> None:
-  _edge.define_config()
+  cli.define_config()
   flags.DEFINE_list(
     "data",
     [],
@@ -247,7 +241,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "verify",
     "auto",
-    _data.VERIFY,
+    options_lib.VERIFY,
     "What is read before training: the index, every record, or every byte too; auto"
     " reads the records of datasets up to 2 GiB.",
   )
@@ -258,7 +252,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_bool("tensorboard", False, "Write TensorBoard's event files, too.")
   flags.DEFINE_bool("profile", False, "Write a profiler's trace of ten steps.")
-  _devices.define_flags()
+  devices_lib.define_flags()
   flags.DEFINE_string("workdir", "", "Folder for checkpoints and metrics.")
 
 
@@ -270,17 +264,19 @@ def run(train_fn: Callable[..., dict[str, Any]]) -> None:
   """Calls `train`, or what takes the same arguments, with those of the flags."""
   args = flags.FLAGS
   if not args.workdir:
-    raise _edge.UserError("--workdir is needed: a folder for checkpoints and metrics")
-  _devices.divide_cpu(args.cpu_devices)
-  _devices.join(args.distributed, args.coordinator, args.num_processes, args.process_id)
-  _devices.keep_compiled(args.compilation_cache, args.workdir)
+    raise cli.UserError("--workdir is needed: a folder for checkpoints and metrics")
+  devices_lib.divide_cpu(args.cpu_devices)
+  devices_lib.join(
+    args.distributed, args.coordinator, args.num_processes, args.process_id
+  )
+  devices_lib.keep_compiled(args.compilation_cache, args.workdir)
   try:
     row = _train_with(train_fn, args)
-  except _stopping.Stopped as stopped:
+  except stopping.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
-    sys.exit(_stopping.STOPPED)
+    sys.exit(stopping.STOPPED)
   if jax.process_index() == 0:
-    print(_fit.describe(row), flush=True)
+    print(loop.describe(row), flush=True)
     print(f"Checkpoints: {Path(args.workdir) / 'checkpoints'}")
 
 
@@ -292,19 +288,19 @@ def _train_with(
     args.data,
     args.held_out,
     args.workdir,
-    options=_data.DataOptions(
+    options=options_lib.DataOptions(
       only=tuple(args.only),
       split=args.split,
       on_bad_record=args.on_bad_record,
       verify=args.verify,
     ),
-    loading=_batches.Loading(
+    loading=curriculum.Loading(
       num_threads=args.loader_threads, num_workers=args.loader_workers
     ),
     init_from=args.init_from,
-    seeing=_fit.Seeing(tensorboard=args.tensorboard, profile=args.profile),
+    seeing=loop.Seeing(tensorboard=args.tensorboard, profile=args.profile),
   )
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

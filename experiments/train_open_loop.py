@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import _edge, _patches, _train_config, train
+from experiments import cli, train
+from experiments.fitting import patch_inputs, train_config
 
 
 def train_open_loop(
@@ -39,15 +40,15 @@ def train_open_loop(
     UserError and what train.train raises; also for attempts of units whose calibration
       is not known.
   """
-  settings = _edge.build(_patches.PatchConfig, config.get("patches", {}), "patches")
-  network = _train_config.build_network(config["network"])
+  settings = cli.build(patch_inputs.PatchConfig, config.get("patches", {}), "patches")
+  network = train_config.build_network(config["network"])
   mirrored = {"mirror_probability": settings.mirror_probability}
   return train.train(
     {**config, "train": {**dict(config["train"].items()), **mirrored}},
     data,
     held_out,
     workdir,
-    view=_patches.view(settings, network.crop_size),
+    view=patch_inputs.view(settings, network.crop_size),
     **options,
   )
 
@@ -57,4 +58,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, train.define_flags)
+  cli.run(main, train.define_flags)

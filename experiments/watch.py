@@ -32,19 +32,14 @@ from absl import flags
 
 from envs import grasp_env, objects, rollout, units
 from envs.attempt import Attempt, Observation
-from experiments import (
-  _conditions,
-  _decisions,
-  _edge,
-  _explain,
-  _media,
-  _policies,
-  _train_config,
-  _trials,
-  _window,
-  evaluate,
-)
-from experiments._replay import Together
+from experiments import cli, evaluate
+from experiments.evaluation import conditions, policies, trials
+from experiments.evaluation.replay import Together
+from experiments.explain import evidence as evidence_lib
+from experiments.explain import one_attempt
+from experiments.fitting import train_config
+from experiments.pictures import video as video_lib
+from experiments.pictures import window as window_lib
 
 NUM_ATTEMPTS = 3  # of a video
 _IN_ONE_BIN = 20  # before a window shows other objects
@@ -74,8 +69,8 @@ def plan_scene(
     num_attempts: in this one bin.
     num_steps: T; 0 is the config's.
     seed: of the scene. Small numbers are scenes that nothing was trained or measured on
-      (`experiments._seeds`).
-    condition: what is other than in training, see `experiments._conditions`.
+      (`experiments.evaluation.seeds`).
+    condition: what is other than in training, see `experiments.evaluation.conditions`.
 
   Raises:
     UserError, ObjectsError, MeshError: one of them names nothing that there is.
@@ -87,12 +82,12 @@ def plan_scene(
     ("seed", seed, 0),
   ):
     if value < least:
-      raise _edge.UserError(f"--{flag}={value}: expected at least {least}")
-  changed = _conditions.parse(condition, "condition")
+      raise cli.UserError(f"--{flag}={value}: expected at least {least}")
+  changed = conditions.parse(condition, "condition")
   try:
     (robot,) = units.fleet_units(1, unit_family, unit, arm or settings.arm)
   except ValueError as error:  # says what there is
-    raise _edge.UserError(str(error)) from error
+    raise cli.UserError(str(error)) from error
   objects.choose(selection or settings.objects)
   return rollout.SceneTask(
     unit=changed.robots([robot])[0],
@@ -101,14 +96,14 @@ def plan_scene(
     num_steps=(changed.num_steps(num_steps or settings.num_steps),),
     num_objects=settings.with_replacement.num_objects,
     objects=selection or settings.objects,
-    frame_size=_train_config.build_network(config["network"]).frame_size,
+    frame_size=train_config.build_network(config["network"]).frame_size,
     pushing=changed.pushing,
   )
 
 
 def film(
   scene: rollout.SceneTask,
-  policy: _policies.PolicySpec,
+  policy: policies.PolicySpec,
   workdir: str | Path,
   size: int,
   say: Say = print,
@@ -123,23 +118,21 @@ def film(
     UserError: the folder or the size cannot be used.
   """
   _check_size(size)
-  who = f"{_policies.file_name(policy.name)}-{scene.unit.name}"
-  path = _edge.prepare_workdir(workdir) / f"watch-{who}-scene-{scene.scene_seed}.mp4"
+  who = f"{policies.file_name(policy.name)}-{scene.unit.name}"
+  path = cli.prepare_workdir(workdir) / f"watch-{who}-scene-{scene.scene_seed}.mp4"
   pushed_at = scene.pushing.step if scene.pushing.speed else 0
-  with _media.VideoRecorder(path, size, pushed_at=pushed_at) as video:
-    rollout.run_scene(
-      scene, _policies.make_policy(policy), Together(video, Teller(say))
-    )
+  with video_lib.VideoRecorder(path, size, pushed_at=pushed_at) as video:
+    rollout.run_scene(scene, policies.make_policy(policy), Together(video, Teller(say)))
   return path
 
 
 def _check_size(size: int) -> None:
   if size % 2 or not 64 <= size <= 1024:
-    raise _edge.UserError(f"--size={size}: expected an even number from 64 to 1024")
+    raise cli.UserError(f"--size={size}: expected an even number from 64 to 1024")
 
 
 def show(
-  scene: rollout.SceneTask, policy: _policies.PolicySpec, say: Say = print
+  scene: rollout.SceneTask, policy: policies.PolicySpec, say: Say = print
 ) -> None:
   """Shows the attempts in a window as they are made, until it is closed, or Ctrl-C.
 
@@ -148,15 +141,15 @@ def show(
   Raises:
     UserError: no window can be opened here.
   """
-  _window.check_display()
-  act = _policies.make_policy(policy)  # before the window opens: it may take a while
-  window = _window.Window()
+  window_lib.check_display()
+  act = policies.make_policy(policy)  # before the window opens: it may take a while
+  window = window_lib.Window()
   recorder = Together(window, Teller(say))
   try:
     for seed in itertools.count(scene.scene_seed):
       following = dataclasses.replace(scene, scene_seed=seed)
       rollout.run_scene(following, act, recorder)
-  except (_window.WindowClosedError, KeyboardInterrupt):
+  except (window_lib.WindowClosedError, KeyboardInterrupt):
     pass  # either is how one stops looking
   finally:
     window.close()
@@ -211,9 +204,9 @@ class Teller:
 
 
 def define_flags() -> None:
-  _edge.define_config()
-  _policies.define_flags()
-  flags.DEFINE_string("policy", "random", f"One of {', '.join(_policies.POLICIES)}.")
+  cli.define_config()
+  policies.define_flags()
+  flags.DEFINE_string("policy", "random", f"One of {', '.join(policies.POLICIES)}.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
   flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
@@ -238,15 +231,13 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   if args.viewer == bool(args.workdir):
-    raise _edge.UserError(
+    raise cli.UserError(
       "expected either --workdir, a folder for a video or page, or --viewer for a"
       " window"
     )
   if args.explain and args.viewer:
-    raise _edge.UserError(
-      "--explain writes a page; --viewer opens a window: choose one"
-    )
-  networks = _policies.networks_from_flags()
+    raise cli.UserError("--explain writes a page; --viewer opens a window: choose one")
+  networks = policies.networks_from_flags()
   if args.evaluation:
     _explain_row(networks)
     return
@@ -262,31 +253,33 @@ def main(_: Sequence[str]) -> None:
     seed=args.seed,
     condition=args.condition,
   )
-  policy = _policies.choose(args.policy, args.config, networks)
+  policy = policies.choose(args.policy, args.config, networks)
   if args.explain:
-    trial = _trials.Trial(policy, "with_replacement", args.condition, 0, (scene,))
-    _tell(_decisions.Wanted(trial, 0, args.attempt, args.size))
+    trial = trials.Trial(policy, "with_replacement", args.condition, 0, (scene,))
+    _tell(evidence_lib.Wanted(trial, 0, args.attempt, args.size))
   elif args.viewer:
     show(scene, policy)
   else:
     print(f"Video: {film(scene, policy, args.workdir, args.size)}")
 
 
-def _explain_row(networks: _policies.Networks) -> None:
+def _explain_row(networks: policies.Networks) -> None:
   args = flags.FLAGS
   if not args.explain:
-    raise _edge.UserError("--evaluation needs --explain: a row is one attempt")
-  trial, row = _explain.find(args.evaluation, args.row, args.config, networks)
+    raise cli.UserError("--evaluation needs --explain: a row is one attempt")
+  trial, row = one_attempt.find(args.evaluation, args.row, args.config, networks)
   which = row["repetition"], row["attempt"]
-  _tell(_decisions.Wanted(trial, *which, args.size, row["diverged_in_scene"] > 0), row)
+  _tell(
+    evidence_lib.Wanted(trial, *which, args.size, row["diverged_in_scene"] > 0), row
+  )
 
 
-def _tell(wanted: _decisions.Wanted, row: Mapping[str, Any] | None = None) -> None:
+def _tell(wanted: evidence_lib.Wanted, row: Mapping[str, Any] | None = None) -> None:
   _check_size(wanted.size)
-  path, attempt, remark = _explain.explain(wanted, flags.FLAGS.workdir, row)
+  path, attempt, remark = one_attempt.explain(wanted, flags.FLAGS.workdir, row)
   print(describe(wanted.number, attempt), remark)
   print(f"Page: {path}")
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

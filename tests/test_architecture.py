@@ -184,11 +184,44 @@ def test_pages_link_to_what_is_there_and_have_no_gaps(page):
   assert not gaps
 
 
-def test_the_map_names_every_module():
+def named_paths(text: str) -> list[str]:
+  """Paths from the project's root that a page names in backticks or bold."""
+  marked = re.findall(r"`([^`\s]+)`|\*\*([^*\s]+/)\*\*", text)
+  tops = (*PACKAGES, "tests", "docs")
+  return [
+    path
+    for path in (code or bold for code, bold in marked)
+    if path.endswith((".py", ".md")) or path.split("/")[0] in tops and "/" in path
+  ]
+
+
+def test_every_path_on_the_map_exists():
+  paths = named_paths((ROOT / "WORKSPACE.md").read_text(encoding="utf-8"))
+  missing = [path for path in paths if not (ROOT / path).exists()]
+  assert len(paths) > 20 and not missing
+
+
+def test_the_map_shows_every_room():
   text = (ROOT / "WORKSPACE.md").read_text(encoding="utf-8")
-  for room in ("hand_eye", "envs", "data_pipeline", "experiments"):
-    for path in (ROOT / room).glob("*.py"):
-      if path.name != "__init__.py":
-        assert f"`{path.name}`" in text, (
-          f"WORKSPACE.md does not name {room}/{path.name}"
-        )
+  for package in PACKAGES:
+    for init in (ROOT / package).rglob("__init__.py"):
+      room = f"{init.parent.relative_to(ROOT)}/"
+      assert room in named_paths(text), f"WORKSPACE.md does not show {room}"
+
+
+def test_a_path_that_is_not_there_is_caught():
+  assert named_paths("see `envs/no.py`, **gone/**, `a.b`, `gone.py`, `x/y`") == [
+    "envs/no.py",
+    "gone.py",
+  ]
+
+
+def test_the_top_of_experiments_holds_programs_and_statistics():
+  for path in (ROOT / "experiments").glob("*.py"):
+    if path.name not in ("__init__.py", "statistics.py"):
+      assert 'if __name__ == "__main__":' in path.read_text(encoding="utf-8"), path.name
+
+
+def test_no_file_of_experiments_hides_behind_an_underscore():
+  hidden = [path for path in python_files() if "/_" in path.replace("/__init__", "")]
+  assert not hidden

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import _edge
-from experiments.benchmarks import _control_torch
+from experiments import cli
+from experiments.benchmarks import control_torch
 from hand_eye import (
   commands,
   decision,
@@ -214,14 +214,14 @@ def measure(name: str, rounds: int, tile_images: bool, robots: int) -> dict[str,
   matrix = jnp.ones((MATRIX, MATRIX))
   product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
   decisions = ours(config, variables, frames, robots)
-  decisions |= _control_torch.decisions(config, variables, frames, SEARCH)
+  decisions |= control_torch.decisions(config, variables, frames, SEARCH)
   products: dict[str, Decision] = {
     "float32": lambda: product(matrix, matrix).block_until_ready(),
-    **_control_torch.products(MATRIX),
+    **control_torch.products(MATRIX),
   }
   decisions |= {_product(dtype): run for dtype, run in products.items()}
   times: dict[str, list[float]] = {each: [] for each in decisions}
-  with _edge.progress(rounds * len(decisions), f"{name}", "decisions") as bar:
+  with cli.progress(rounds * len(decisions), f"{name}", "decisions") as bar:
     for decide in decisions.values():  # warms caches up
       decide()
     for _ in range(rounds):  # in turns: what else the machine does meets all alike
@@ -263,7 +263,7 @@ def benchmark(
   robots: int = 1,
 ) -> dict[str, Any]:
   """Runs the whole benchmark; returns and writes what control.json holds."""
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   result = {
     "device": jax.devices()[0].device_kind,
     "presets": [measure(name, rounds, tile_images, robots) for name in presets],
@@ -271,15 +271,13 @@ def benchmark(
       package
       for package, there in (
         ("openvino", importlib.util.find_spec("openvino")),
-        ("torch", _control_torch.is_installed()),
+        ("torch", control_torch.is_installed()),
       )
       if not there
     ],
-    "software": _edge.versions(),
+    "software": cli.versions(),
   }
-  _edge.write_atomically(
-    workdir / "control.json", _edge.to_json(result, indent=2) + "\n"
-  )
+  cli.write_atomically(workdir / "control.json", cli.to_json(result, indent=2) + "\n")
   return result
 
 
@@ -329,4 +327,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -23,7 +23,10 @@ import numpy as np
 from absl import flags
 
 from envs import fleet, rendering, rollout
-from experiments import _conditions, _edge, _policies, _train_config, _trials, evaluate
+from experiments import cli, evaluate
+from experiments.evaluation import conditions, policies
+from experiments.evaluation import trials as trials_lib
+from experiments.fitting import train_config
 
 TARGET = 0.7  # of the rate of simulation and decisions alone
 
@@ -83,10 +86,10 @@ def timed(spent: dict[str, float]) -> Iterator[None]:
     yield
 
 
-def measure(trial: _trials.Trial) -> dict[str, Any]:
+def measure(trial: trials_lib.Trial) -> dict[str, Any]:
   """Seconds of one trial and of its parts; runs in a worker process."""
   rendering.choose_backend()
-  policy = _policies.make_policy(trial.policy)
+  policy = policies.make_policy(trial.policy)
   count = len(trial.scenes)
   warm = [dataclasses.replace(scene, num_attempts=1) for scene in trial.scenes]
   for size in range(count, 0, -1):  # compiles every batch that can come
@@ -118,7 +121,7 @@ def measure(trial: _trials.Trial) -> dict[str, Any]:
 
 def benchmark(
   config: Any,
-  networks: _policies.Networks,
+  networks: policies.Networks,
   workdir: str | Path,
   *,
   attempts: int,
@@ -128,18 +131,18 @@ def benchmark(
   Args:
     attempts: in each bin.
   """
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   workers = fleet.num_cores()
   config.evaluate.with_replacement.update(
-    {"repetitions": workers * _trials.SIDE_BY_SIDE, "num_attempts": attempts}
+    {"repetitions": workers * trials_lib.SIDE_BY_SIDE, "num_attempts": attempts}
   )
   config.evaluate.without_replacement.repetitions = 0
   settings = evaluate.build_config(config.evaluate)
-  frame_size = _train_config.build_network(config.network).frame_size
-  spec = _policies.choose("servo", config, networks)
-  trials = evaluate.plan(settings, [spec], _conditions.NOTHING, frame_size)
+  frame_size = train_config.build_network(config.network).frame_size
+  spec = policies.choose("servo", config, networks)
+  trials = evaluate.plan(settings, [spec], conditions.NOTHING, frame_size)
   rendering.choose_backend()
-  with _trials.one_thread_each():
+  with trials_lib.one_thread_each():
     found = [
       row for _, row in fleet.map_unordered(measure, trials, num_workers=workers)
     ]
@@ -152,10 +155,10 @@ def benchmark(
     "attempts_per_second": total["attempts"] * workers / total["whole"],
     "alone_attempts_per_second": total["attempts"] * workers / alone,
     "share_of_alone": alone / total["whole"],
-    "software": _edge.versions(),
+    "software": cli.versions(),
   }
-  _edge.write_atomically(
-    workdir / "evaluation.json", _edge.to_json(result, indent=2) + "\n"
+  cli.write_atomically(
+    workdir / "evaluation.json", cli.to_json(result, indent=2) + "\n"
   )
   return result
 
@@ -184,8 +187,8 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def define_flags() -> None:
-  _edge.define_config()
-  _policies.define_flags()
+  cli.define_config()
+  policies.define_flags()
   flags.DEFINE_string("workdir", "", "Folder for evaluation.json.")
   flags.DEFINE_integer("attempts", 8, "In each bin.", lower_bound=1)
 
@@ -194,7 +197,7 @@ def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   result = benchmark(
     args.config,
-    _policies.networks_from_flags(),
+    policies.networks_from_flags(),
     args.workdir,
     attempts=args.attempts,
   )
@@ -202,4 +205,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

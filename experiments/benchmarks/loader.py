@@ -33,7 +33,7 @@ from PIL import Image
 from data_pipeline import attempts, records, samples, source
 from data_pipeline import loader as loader_lib
 from envs import fleet
-from experiments import _edge
+from experiments import cli
 
 BATCH_SIZE = 64
 CROPS = {512: 472, 72: 64}  # of the presets
@@ -196,7 +196,7 @@ def in_fresh_process(directory: Path, **options: float) -> dict[str, float]:
     text=True,
   )
   if done.returncode:
-    raise _edge.UserError(f"a measuring process failed: {done.stderr.strip()[-500:]}")
+    raise cli.UserError(f"a measuring process failed: {done.stderr.strip()[-500:]}")
   return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -256,7 +256,7 @@ def own_dataset(workdir: Path, num_attempts: int) -> Path:
   # Here, so that a process that only loads does not have MuJoCo in its memory.
   from experiments import collect
 
-  config = _edge.load_config(_edge.CONFIGS / "levine2016.py")
+  config = cli.load_config(cli.CONFIGS / "levine2016.py")
   config.collect.update(
     num_attempts=num_attempts, num_steps=(3,), num_objects=6, objects="training:rigid",
     attempts_per_scene=4, scenes_per_shard=4,
@@ -268,11 +268,11 @@ def benchmark(
   directory: str | Path, workdir: str | Path, *, seconds: float
 ) -> dict[str, Any]:
   """Runs the whole benchmark; returns and writes what loader.json holds."""
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   directory = Path(directory)
   dataset = source.open_dataset(directory)
   if dataset.frame_size not in CROPS:
-    raise _edge.UserError(
+    raise cli.UserError(
       f"{directory} has frames of {dataset.frame_size} pixels, expected one of"
       f" {sorted(CROPS)}, the sizes of the presets"
     )
@@ -294,7 +294,7 @@ def benchmark(
   cores = fleet.num_cores()
   threads, workers = sorted({1, 2, cores}), sorted({1, cores})
   rounds = 3
-  with _edge.progress(
+  with cli.progress(
     rounds * len(measures) + len(threads) + len(workers) + 2, "loader", "parts"
   ) as bar:
     with one_core() as is_pinned:
@@ -330,11 +330,9 @@ def benchmark(
     "samples_per_second_by_threads": by_threads,
     "samples_per_second_by_workers": by_workers,
     "fresh_process": fresh,
-    "software": _edge.versions(),
+    "software": cli.versions(),
   }
-  _edge.write_atomically(
-    workdir / "loader.json", _edge.to_json(result, indent=2) + "\n"
-  )
+  cli.write_atomically(workdir / "loader.json", cli.to_json(result, indent=2) + "\n")
   return result
 
 
@@ -383,10 +381,10 @@ def main(_: Sequence[str]) -> None:
     )
     print(json.dumps(found))
     return
-  workdir = _edge.prepare_workdir(args.workdir)
+  workdir = cli.prepare_workdir(args.workdir)
   data = args.data or own_dataset(workdir, args.num_attempts)
   print(describe(benchmark(data, workdir, seconds=args.seconds)))
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

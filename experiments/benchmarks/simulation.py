@@ -27,7 +27,8 @@ from envs import fleet, objects, rendering, rollout, units
 from envs.baselines import RandomPolicy
 from envs.cameras import OVER_SHOULDER
 from envs.grasp_env import GraspEnv
-from experiments import _edge, _policies, collect
+from experiments import cli, collect
+from experiments.evaluation import policies
 
 PAPER_ATTEMPTS = 800_000
 PAPER_CORES = 16
@@ -122,7 +123,7 @@ def measure(
   """
   times = Times()
   attempts = 0
-  shard = collect.ShardTask("", 0, (), _policies.RANDOM, 0, "")
+  shard = collect.ShardTask("", 0, (), policies.RANDOM, 0, "")
   for number in range(num_scenes):
     rng = np.random.default_rng([num_steps, number])
     start = time.perf_counter()
@@ -200,7 +201,7 @@ def checks(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
 
 def make_scene(task: rollout.SceneTask) -> int:
   """Attempts of a scene, encoded; runs in a worker process."""
-  shard = collect.ShardTask("", 0, (), _policies.RANDOM, 0, "")
+  shard = collect.ShardTask("", 0, (), policies.RANDOM, 0, "")
   result = rollout.run_scene(task, RandomPolicy())
   for attempt in result.attempts:
     records.encode(collect.to_record(attempt, shard))
@@ -241,12 +242,12 @@ def benchmark(
     ObjectsError, MeshError: the selection names no objects.
   """
   objects.choose(selection)  # says what is wrong with it, before anything is measured
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   rendering.choose_backend()
   cores = fleet.num_cores()
   counts = sorted({min(2**power, cores) for power in range(8)} | {cores})
   rows, scaling = [], []
-  with _edge.progress(len(NUM_STEPS) + len(counts), "simulation", "parts") as bar:
+  with cli.progress(len(NUM_STEPS) + len(counts), "simulation", "parts") as bar:
     measure(NUM_STEPS[0], frame_size, 1, selection)  # warms caches up
     for num_steps in NUM_STEPS:
       rows.append(
@@ -271,10 +272,10 @@ def benchmark(
       str(NUM_STEPS[0]): _hours(per_core),
       str(NUM_STEPS[-1]): _hours(per_core * slower),
     },
-    "software": _edge.versions(),
+    "software": cli.versions(),
   }
-  _edge.write_atomically(
-    workdir / "simulation.json", _edge.to_json(result, indent=2) + "\n"
+  cli.write_atomically(
+    workdir / "simulation.json", cli.to_json(result, indent=2) + "\n"
   )
   return result
 
@@ -337,4 +338,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -28,8 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import _devices, _edge
-from experiments.benchmarks import _torch_peer
+from experiments import cli
+from experiments.benchmarks import torch_peer
+from experiments.fitting import devices as devices_lib
 from hand_eye import network, training
 
 TARGET = 1.2  # times PyTorch
@@ -194,7 +195,7 @@ def measure_preset(
   if platform == "cpu" and (devices := math.gcd(len(jax.devices()), count)) > 1:
     step = our_step(config, batch, devices)
     takes[f"hand_eye float32, {devices} devices"] = (step, jax.block_until_ready)
-  peer = _torch_peer.load()
+  peer = torch_peer.load()
   difference = None
   if peer:
     difference = peer.difference(config, batch)
@@ -257,15 +258,15 @@ def benchmark(
   batch_size: int = 0,
 ) -> dict[str, Any]:
   """Runs the whole benchmark; returns and writes what training.json holds."""
-  workdir = _edge.prepare_workdir(workdir)
+  workdir = cli.prepare_workdir(workdir)
   platform = "cpu" if jax.default_backend() == "cpu" else "other"
   results = []
-  with _edge.progress(len(presets), "training", "networks") as bar:
+  with cli.progress(len(presets), "training", "networks") as bar:
     for name in presets:
       try:
         config = network.preset(name)
       except ValueError as error:
-        raise _edge.UserError(f"--presets: {error}") from error
+        raise cli.UserError(f"--presets: {error}") from error
       count = batch_size or BATCH_SIZES[platform].get(name, _DEFAULT_BATCH)
       results.append(measure_preset(config, count, seconds, rounds))
       bar.update(1)
@@ -273,11 +274,9 @@ def benchmark(
   result = {
     "device": f"{device.platform}: {device.device_kind}",
     "networks": results,
-    "software": _edge.versions(),
+    "software": cli.versions(),
   }
-  _edge.write_atomically(
-    workdir / "training.json", _edge.to_json(result, indent=2) + "\n"
-  )
+  cli.write_atomically(workdir / "training.json", cli.to_json(result, indent=2) + "\n")
   return result
 
 
@@ -331,7 +330,7 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
-  _devices.divide_cpu(os.cpu_count() or 1)
+  devices_lib.divide_cpu(os.cpu_count() or 1)
   result = benchmark(
     args.workdir,
     presets=args.presets,
@@ -343,4 +342,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  _edge.run(main, define_flags)
+  cli.run(main, define_flags)

@@ -107,7 +107,7 @@ def train() -> ConfigDict:
 
 
 def patches() -> ConfigDict:
-  # Of the open-loop baseline: fields of experiments._patches.PatchConfig.
+  # Of the open-loop baseline: fields of experiments.fitting.patch_inputs.PatchConfig.
   return ConfigDict(
     {
       "side": 0.16,  # m

@@ -16,7 +16,7 @@ _NEAR, _OFF = 0.01, 0.03  # m, that an object's middle is off the fingers'
 
 def predictor(evaluation: Evaluation) -> blocks.Section | None:
   """What the network said during the evaluated attempts, and what came of it."""
-  from experiments import figures
+  from experiments.pictures import plots
   from experiments.reporting import evaluation_figures
 
   rows, policy = evaluation.rows, names_lib.ours(evaluation.policies)
@@ -26,7 +26,7 @@ def predictor(evaluation: Evaluation) -> blocks.Section | None:
   told = breakdown_lib.closings(rows, policy)
   count = len(told.label)
   if count:
-    drawn = figures.calibration(
+    drawn = plots.calibration(
       told.label,
       told.probability,
       num_bins=max(1, min(10, count // 10)),

@@ -1,6 +1,6 @@
 """Counts the rows of an evaluation and the cells of a sweep: by property, step, amount.
 
-Rows as of `_trials.row_of`; nothing here draws or words anything.
+Rows as of `trials.row_of`; nothing here draws or words anything.
 """
 
 import collections

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import _edge, _train_config
+from experiments import cli
+from experiments.fitting import train_config
 from experiments.reporting.evaluated import Evaluation, Sweep
 
 # Stand where something is needed that the work folder does not have.
@@ -79,7 +80,7 @@ def _servo(workdir: Path) -> Path:
 
 
 def _networks(workdir: Path, policies: Iterable[str]) -> list[str]:
-  """The flags that name the networks of policies, see `_policies.define_flags`."""
+  """The flags that name the networks of policies, see `policies.define_flags`."""
 
   def known(path: Path, otherwise: str = FOLDER) -> str:
     return str(path) if path.exists() else otherwise
@@ -107,17 +108,17 @@ def _config(found: Evaluation | Sweep, overrides: Any) -> tuple[list[str], list[
   Returns (the flag that names it, none for the default; the overrides of its fields).
   """
   candidates = []
-  for path in sorted(_edge.CONFIGS.glob("[!_]*.py")):
-    config = _edge.load_config(path)
-    frame_size = _train_config.build_network(config["network"]).frame_size
+  for path in sorted(cli.CONFIGS.glob("[!_]*.py")):
+    config = cli.load_config(path)
+    frame_size = train_config.build_network(config["network"]).frame_size
     if frame_size == found.cell.get("frame_size"):
-      candidates.append((path, overrides(json.loads(_edge.to_json(config.to_dict())))))
+      candidates.append((path, overrides(json.loads(cli.to_json(config.to_dict())))))
   if not candidates:
-    path = _edge.DEFAULT_CONFIG
-    base = json.loads(_edge.to_json(_edge.load_config(path).to_dict()))
+    path = cli.DEFAULT_CONFIG
+    base = json.loads(cli.to_json(cli.load_config(path).to_dict()))
     candidates = [(path, overrides(base))]
   path, chosen = min(candidates, key=lambda candidate: len(candidate[1]))
-  if path == _edge.DEFAULT_CONFIG:
+  if path == cli.DEFAULT_CONFIG:
     return [], chosen
   return [f"--config=experiments/configs/{path.name}"], chosen
 

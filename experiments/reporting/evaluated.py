@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import _edge
+from experiments import cli
 from experiments.reporting import results as results_lib
 from experiments.reporting.results import Rate
 
@@ -19,7 +19,7 @@ WITH, WITHOUT = "with_replacement", "without_replacement"
 # Of videos, in the order in which they are shown.
 KINDS = ("success", "correction", "failure")
 
-# What is read of a row, see `_trials.row_of`.
+# What is read of a row, see `trials.row_of`.
 _ROW = (
   "policy", "protocol", "condition", "unit", "success", "grasped", "target",
   "target_family", "target_properties", "target_across", "actions", "p_null", "p_best",
@@ -185,7 +185,7 @@ def _read_rows(
     UserError: a row lacks a field.
   """
   named, kept, others = set(summary["policies"]), [], {}
-  for row in _edge.read_jsonl(path):
+  for row in cli.read_jsonl(path):
     if missing := [name for name in _ROW if name not in row]:
       error = KeyError(missing[0])
       raise _other_version(path, "evaluate", error)
@@ -236,11 +236,11 @@ def _triple(values: Iterable[float]) -> tuple[float, float, float]:
   return difference, low, high
 
 
-def _other_version(path: Path, program: str, error: Exception) -> _edge.UserError:
+def _other_version(path: Path, program: str, error: Exception) -> cli.UserError:
   what = (
     f"lacks {error}" if isinstance(error, KeyError) else f"is not as expected: {error}"
   )
-  return _edge.UserError(
+  return cli.UserError(
     f"{path} {what}; it is of another version, or damaged. Run"
     f" python -m experiments.{program} again, into a new folder"
   )
@@ -257,7 +257,7 @@ def _read_videos(folder: Path) -> list[Video]:
         kind = entry["kind"] if entry["kind"] in KINDS else ""
         listed.append(Video(file, kind, str(entry["caption"])))
     except (KeyError, TypeError, ValueError) as error:
-      raise _edge.UserError(
+      raise cli.UserError(
         f"{path} is not as expected ({error}): a list of entries with file, kind and"
         " caption; delete it, and all videos are shown"
       ) from error

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.figures import COLOUR_A, COLOUR_B, COLOURS, STYLE, svg
+from experiments.pictures.plots import COLOUR_A, COLOUR_B, COLOURS, STYLE, svg
 from experiments.reporting import breakdown as breakdown_lib
 from experiments.reporting import names as names_lib
 from experiments.reporting.results import Rate

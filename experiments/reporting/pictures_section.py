@@ -17,12 +17,12 @@ _KINDS = {
 
 def pictures(found: Evaluated) -> blocks.Section:
   """One decision as in Figure 2, and the videos by what they show."""
-  from experiments import figures
+  from experiments.pictures import plots
 
   parts: list[blocks.Block] = []
   if found.overlay is not None:
     overlay = found.overlay
-    drawn = figures.candidates(
+    drawn = plots.candidates(
       overlay["pregrasp_image"],
       overlay["image"],
       overlay["pixels"],

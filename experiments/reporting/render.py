@@ -3,52 +3,54 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import _page
 from experiments.reporting import blocks
+from experiments.reporting import html as html_lib
 
 # --- HTML ---------------------------------------------------------------------------
 
 
 def html_section(section: blocks.Section) -> str:
   parts = [html(part) for part in section.parts]
-  return _page.section(section.heading, *parts) if section.heading else "".join(parts)
+  return (
+    html_lib.section(section.heading, *parts) if section.heading else "".join(parts)
+  )
 
 
 def html(block: blocks.Block) -> str:
   """The block as an element, '' if there is nothing to show."""
   match block:
     case blocks.Text(text, kind):
-      return _page.paragraph(text, kind)
+      return html_lib.paragraph(text, kind)
     case blocks.Missing(what, command):
-      return _page.missing(what, command)
+      return html_lib.missing(what, command)
     case blocks.Bullets(items, highlighted):
-      listed = _page.bullets(items) if items else ""
+      listed = html_lib.bullets(items) if items else ""
       return f'<div class="findings">{listed}</div>' if highlighted else listed
     case blocks.Facts(items):
-      return _page.facts(items)
+      return html_lib.facts(items)
     case blocks.Table():
       return _html_table(block)
     case blocks.Picture(content, caption, kind):
       drawn = content
       if isinstance(content, Path):
-        drawn = _page.image(content, caption)
-      return _page.figure(str(drawn), caption, kind)
+        drawn = html_lib.image(content, caption)
+      return html_lib.figure(str(drawn), caption, kind)
     case blocks.Video(path, caption):
-      return _page.figure(_page.video(path), caption)
+      return html_lib.figure(html_lib.video(path), caption)
     case blocks.Legend(items):
-      return _page.legend(items)
+      return html_lib.legend(items)
     case blocks.Code(text):
-      return _page.code(text)
+      return html_lib.code(text)
     case blocks.Columns(parts, narrow):
-      return _page.columns(*map(html, parts), narrow=narrow)
+      return html_lib.columns(*map(html, parts), narrow=narrow)
     case blocks.Details(summary, parts):
-      return _page.details(summary, "".join(map(html, parts)))
+      return html_lib.details(summary, "".join(map(html, parts)))
     case blocks.Heading(text):
-      return f"<h3>{_page.escape(text)}</h3>"
+      return f"<h3>{html_lib.escape(text)}</h3>"
 
 
 def _html_table(table: blocks.Table) -> str:
-  return _page.table(
+  return html_lib.table(
     table.header,
     [[_html_cell(cell) for cell in row] for row in table.rows],
     numbers=table.numbers,
@@ -63,11 +65,11 @@ def _html_table(table: blocks.Table) -> str:
 def _html_cell(cell: blocks.Cell) -> str:
   match cell:
     case blocks.Bar(rate, low, high):
-      return _page.interval_bar(rate, low, high)
+      return html_lib.interval_bar(rate, low, high)
     case blocks.Stacked(top, below):
-      small = "".join(f"<small>{_page.escape(line)}</small>" for line in below)
-      return _page.escape(top) + small
-  return _page.escape(cell)
+      small = "".join(f"<small>{html_lib.escape(line)}</small>" for line in below)
+      return html_lib.escape(top) + small
+  return html_lib.escape(cell)
 
 
 # --- Markdown -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import _edge, _stats
+from experiments import cli, statistics
 from hand_eye import runtime
 
 
@@ -30,7 +30,7 @@ class Rate:
 
   @property
   def interval(self) -> tuple[float, float]:
-    return self.bounds or _stats.wilson(self.successes, self.attempts)
+    return self.bounds or statistics.wilson(self.successes, self.attempts)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def read(workdir: Path) -> Results:
     folder = workdir / "data" / name / "1.0.0"
     if folder.is_dir():
       results.datasets[name] = _dataset_facts(folder)
-  results.metrics = _edge.read_jsonl(workdir / "train" / "metrics.jsonl")
+  results.metrics = cli.read_jsonl(workdir / "train" / "metrics.jsonl")
   results.config = read_json(workdir / "train" / "config.json")
   results.predictions = read_npz(
     workdir / "train" / "held_out_predictions.npz", ("label", "probability")
@@ -95,10 +95,10 @@ def read_json(path: Path) -> dict[str, Any]:
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
-    raise _edge.UserError(f"{path}: no JSON ({error}); delete it") from error
+    raise cli.UserError(f"{path}: no JSON ({error}); delete it") from error
   if not isinstance(content, dict):
     found = type(content).__name__
-    raise _edge.UserError(f"{path}: expected a JSON object, found a {found}; delete it")
+    raise cli.UserError(f"{path}: expected a JSON object, found a {found}; delete it")
   return content
 
 
@@ -110,10 +110,10 @@ def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | Non
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
   except (ValueError, zipfile.BadZipFile) as error:
-    raise _edge.UserError(f"{path}: unreadable ({error}); delete it") from error
+    raise cli.UserError(f"{path}: unreadable ({error}); delete it") from error
   missing = [name for name in needed if name not in arrays]
   if missing:
-    raise _edge.UserError(
+    raise cli.UserError(
       f"{path}: lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}"
     )
   return arrays
@@ -126,7 +126,7 @@ def _dataset_facts(folder: Path) -> DatasetFacts:
   try:
     attempts = source.open_dataset(folder).attempts
   except Exception as error:
-    if _edge.message_for_user(error) is None:
+    if cli.message_for_user(error) is None:
       raise
     return DatasetFacts(Rate(0, 0), {}, 0, size, problem=str(error))
   by_unit = {}

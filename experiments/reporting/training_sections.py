@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments._distances import RANGES
+from experiments.datasets.distances import RANGES
 from experiments.reporting import blocks
 from experiments.reporting import commands as commands_lib
 from experiments.reporting import words as words_lib
@@ -12,13 +12,13 @@ from experiments.reporting.results import Results
 
 def learning(results: Results) -> blocks.Section:
   """The curves, and what the best weights predict of held-out attempts."""
-  from experiments import figures
+  from experiments.pictures import plots
 
   heading = "How it learned"
   if not results.metrics:
     command = commands_lib.train(results.workdir)
     return blocks.Section(heading, [blocks.Missing("Training", command)])
-  curves = figures.learning_curves(
+  curves = plots.learning_curves(
     results.split("train"), results.split("held_out"), _boundaries(results)
   )
   parts: list[blocks.Block] = [
@@ -32,7 +32,7 @@ def learning(results: Results) -> blocks.Section:
     *_ranges(results),
   ]
   if results.predictions is not None and len(results.predictions["label"]):
-    drawn = figures.calibration(
+    drawn = plots.calibration(
       results.predictions["label"], results.predictions["probability"]
     )
     caption = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments import _stats
+from experiments import statistics
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import names as names_lib
 from experiments.reporting.evaluated import Evaluation
@@ -88,7 +88,7 @@ def against(
     gap, low, high = -paired[0], -paired[2], -paired[1]
     where = " in the same bins"
   else:
-    gap, low, high = _stats.difference(
+    gap, low, high = statistics.difference(
       rate.successes, rate.attempts, base.successes, base.attempts
     )
     where = ""
@@ -157,7 +157,7 @@ def base_rate(baseline: Rate | None) -> str:
   """Whether the cell is as hard for random commands as the paper's robots found it."""
   if baseline is None or not baseline.attempts:
     return ""
-  low, high = _stats.RANDOM_RANGE
+  low, high = statistics.RANDOM_RANGE
   words = f"{percent(low)} to {percent(high)} of the paper's robots (Section 5.2)"
   if low <= baseline.rate <= high:
     return f"Random commands succeed within the {words}."

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def make_row():
-  """Makes a row of an evaluation, as `_trials.row_of` does, with fields replaced."""
+  """Makes a row of an evaluation, as `trials.row_of` does, with fields replaced."""
 
   def make(policy, success, **fields):
     row = {

@@ -9,7 +9,9 @@ import pytest
 from envs import objects, units
 from envs.control import DivergedError
 from envs.menagerie import MenagerieError
-from experiments import _cell_page, _cell_tables, _edge, _seeds, check_cell
+from experiments import check_cell, cli
+from experiments.cell import cell_page, cell_tables
+from experiments.evaluation import seeds
 
 SMALL = check_cell.CheckConfig(
   num_attempts=12,
@@ -70,7 +72,7 @@ def test_rates_are_counted_by_unit_and_by_number_of_steps():
     row(steps=10, attempts=[HELD]),
     row(unit="training-01", attempts=[EMPTY]),
   ]
-  table = _cell_tables.rates(rows, lambda r: r["unit"])
+  table = cell_tables.rates(rows, lambda r: r["unit"])
   assert (
     table["training-00"][3]["successes"],
     table["training-00"][3]["attempts"],
@@ -81,7 +83,7 @@ def test_rates_are_counted_by_unit_and_by_number_of_steps():
   assert table["training-00"][10]["rate"] == 1.0
   assert table["training-01"][3]["rate"] == 0.0
   assert 0.0 < table["training-00"][3]["low"] < 0.5 < table["training-00"][3]["high"]
-  truth = _cell_tables.rates(rows, lambda r: r["unit"], "simulator_truth")
+  truth = cell_tables.rates(rows, lambda r: r["unit"], "simulator_truth")
   assert truth["training-00"][3]["successes"] == 1
 
 
@@ -90,7 +92,7 @@ def test_a_family_is_compared_with_its_share_of_what_lay_there():
     row(attempts=[HELD, UNSEEN, MISSED, EMPTY]),
     row(steps=10, attempts=[HELD, EMPTY]),
   ]
-  table = _cell_tables.families(rows)
+  table = cell_tables.families(rows)
   box, mug = table["box"], table["mug"]
   assert (box[3]["attempts"], box[3]["successes"]) == (8, 2)
   assert (mug[3]["attempts"], mug[3]["successes"]) == (4, 1)
@@ -99,11 +101,11 @@ def test_a_family_is_compared_with_its_share_of_what_lay_there():
   # Each number of steps is compared with itself alone.
   assert box[10]["relative"] == pytest.approx(1.5)
   assert mug[10]["relative"] == 0.0
-  assert _cell_tables.families([row(attempts=[EMPTY])])["box"][3]["relative"] is None
+  assert cell_tables.families([row(attempts=[EMPTY])])["box"][3]["relative"] is None
 
 
 def test_errors_of_motions_are_summarised():
-  table = _cell_tables.reach(moved(2.0, -0.5))
+  table = cell_tables.reach(moved(2.0, -0.5))
   assert table["exact"]["position"]["max"] == pytest.approx(0.002)
   assert table["exact"]["position"]["median"] == pytest.approx(0.001)
   assert table["exact"]["yaw_deg"]["max"] == pytest.approx(0.5)
@@ -115,9 +117,9 @@ def test_claims_hold_or_do_not():
     row(attempts=[HELD] * 6 + [EMPTY] * 24),
     row(policy="oracle", attempts=[HELD] * 38 + [EMPTY] * 2),
   ]
-  summary = _cell_tables.summarise(fair, moved(2.0, 0.5))
+  summary = cell_tables.summarise(fair, moved(2.0, 0.5))
   assert all(claim["holds"] for claim in summary["checks"])
-  text = _cell_page.markdown(summary)
+  text = cell_page.markdown(summary)
   assert "NO" not in text and "too few" not in text
   assert "Objects: `training:rigid`." in text
   assert "70 attempts in 2 scenes" in text
@@ -128,9 +130,9 @@ def test_claims_hold_or_do_not():
     row(policy="oracle", attempts=[HELD, MISSED, EMPTY] * 10),
     row(attempts=[], error="ValueError: broken", scene_seed=7),
   ]
-  summary = _cell_tables.summarise(unfair, moved(4.0, 2.0))
+  summary = cell_tables.summarise(unfair, moved(4.0, 2.0))
   assert not any(claim["holds"] for claim in summary["checks"])
-  text = _cell_page.markdown(summary)
+  text = cell_page.markdown(summary)
   assert "random training-00 7: ValueError: broken" in text
   assert "training-00 at T = 3" in text
   assert summary["detectors"]["table"]["drop test"]["recall"] == 0.5
@@ -143,16 +145,16 @@ def test_few_attempts_show_nothing_and_are_said_to():
     row(unit="training-01", attempts=[EMPTY] * 29),
     row(policy="oracle", attempts=[HELD] * 3),
   ]
-  summary = _cell_tables.summarise(rows, moved(2.0, 0.5))
+  summary = cell_tables.summarise(rows, moved(2.0, 0.5))
   held = {claim["claim"].split(":")[0]: claim for claim in summary["checks"]}
   every = held["random, every unit and T"]
   assert every["holds"] is None and "as few as 29" in every["found"]
   assert held["oracle, training, T = 3"]["holds"] is None
   assert held["random, training, T = 3"]["holds"] is True
-  assert "| too few |" in _cell_page.markdown(summary)
+  assert "| too few |" in cell_page.markdown(summary)
   # Another unit's few attempts do not excuse one that is shown to be unfair.
   rows.append(row(unit="training-02", attempts=[EMPTY] * 60))
-  summary = _cell_tables.summarise(rows, moved(2.0, 0.5))
+  summary = cell_tables.summarise(rows, moved(2.0, 0.5))
   held = {claim["claim"].split(":")[0]: claim for claim in summary["checks"]}
   every = held["random, every unit and T"]
   assert every["holds"] is False
@@ -173,12 +175,12 @@ def test_the_plan_mixes_everything_and_grows_at_its_ends():
     assert one.scene.objects.startswith(one.group)
     assert one.scene.unit.family == one.group
     assert one.policy == "random" or one.scene.objects.endswith(":rigid")
-  assert {scene_purpose(t.scene.scene_seed) for t in large} == {_seeds.Purpose.CHECK}
+  assert {scene_purpose(t.scene.scene_seed) for t in large} == {seeds.Purpose.CHECK}
 
 
-def scene_purpose(seed: int) -> _seeds.Purpose:
+def scene_purpose(seed: int) -> seeds.Purpose:
   """The purpose in whose range a scene's seed lies."""
-  first = {p: _seeds.scene_seed(p, 0, 0, 0) for p in _seeds.Purpose}
+  first = {p: seeds.scene_seed(p, 0, 0, 0) for p in seeds.Purpose}
   return max((p for p in first if first[p] <= seed), key=lambda p: first[p])
 
 
@@ -241,20 +243,20 @@ def test_a_small_check_goes_on_where_it_was(tmp_path):
   assert (tmp_path / "cell.md").read_text().startswith("# The cell, checked")
   assert json.loads((tmp_path / "cell.json").read_text())["health"]["crashes"] == []
 
-  rows = _edge.read_jsonl(tmp_path / "rows.jsonl")
+  rows = cli.read_jsonl(tmp_path / "rows.jsonl")
   assert len(rows) == 12
   # One row is lost, one crashed, and the others must not be made again.
   rows[2]["error"] = "ValueError: broken"
   kept = [{**r, "seconds": 1234.0} for r in rows[1:]]
-  _edge.rewrite_jsonl(tmp_path / "rows.jsonl", kept)
+  cli.rewrite_jsonl(tmp_path / "rows.jsonl", kept)
   again = check_cell.check(SMALL, tmp_path)
   assert again["detectors"] == first["detectors"]
   assert again["random"] == first["random"]
-  seconds = [r["seconds"] for r in _edge.read_jsonl(tmp_path / "rows.jsonl")]
+  seconds = [r["seconds"] for r in cli.read_jsonl(tmp_path / "rows.jsonl")]
   assert sorted(s == 1234.0 for s in seconds) == [False] * 2 + [True] * 10
 
   other = dataclasses.replace(SMALL, num_objects=3)
-  with pytest.raises(_edge.UserError, match="num_objects"):
+  with pytest.raises(cli.UserError, match="num_objects"):
     check_cell.check(other, tmp_path)
 
 
@@ -276,13 +278,13 @@ def test_a_scene_that_is_given_up_counts_what_was_lost(monkeypatch):
   monkeypatch.setattr(check_cell.rollout, "run_scene", diverges)
   found = check_cell.run_task(check_cell.plan(SMALL)[0])
   assert found["diverged"] == 6 and "DivergedError" in found["error"]
-  assert _cell_tables.health([found])["diverged_share"] == 1.0
+  assert cell_tables.health([found])["diverged_share"] == 1.0
 
 
 def test_wrong_settings_are_refused_at_once():
-  with pytest.raises(_edge.UserError, match="num_attempts"):
+  with pytest.raises(cli.UserError, match="num_attempts"):
     check_cell.CheckConfig(num_attempts=0)
-  with pytest.raises(_edge.UserError, match="at most"):
+  with pytest.raises(cli.UserError, match="at most"):
     check_cell.CheckConfig(num_objects=1000)
   with pytest.raises(objects.ObjectsError, match="no_such"):
     check_cell.CheckConfig(objects="no_such")

@@ -13,7 +13,9 @@ from data_pipeline import frames as frames_lib
 from data_pipeline import plan as plan_lib
 from data_pipeline import samples, source, testing
 from data_pipeline.splits import Filter
-from experiments import _data, _edge, _held_out, check_data, train
+from experiments import check_data, cli, train
+from experiments.datasets import options as options_lib
+from experiments.fitting import held_out_evaluation
 from hand_eye import training
 
 _ROOT = Path(check_data.__file__).parents[1]
@@ -96,9 +98,9 @@ def test_of_an_unfinished_dataset_broken_shards_are_moved_only(data):
 
 
 def test_what_is_no_dataset_is_named(tmp_path):
-  with pytest.raises(_edge.UserError, match="--data is needed"):
+  with pytest.raises(cli.UserError, match="--data is needed"):
     check_data.check_data([])
-  with pytest.raises(_edge.UserError, match="does not exist"):
+  with pytest.raises(cli.UserError, match="does not exist"):
     check_data.check_data([tmp_path / "nothing"])
   with pytest.raises(plan_lib.DatasetError, match="no dataset was begun"):
     check_data.check_data([tmp_path])
@@ -108,10 +110,10 @@ def test_broken_records_are_named_or_left_out_before_training(data, held_out):
   path = _flip(data, 1)
   with pytest.raises(plan_lib.DatasetError, match=rf"record \d+ of .*{path.name}"):
     train.open_data([data], [held_out], 72)
-  options = _data.DataOptions(on_bad_record="skip")
+  options = options_lib.DataOptions(on_bad_record="skip")
   opened, _ = train.open_data([data], [held_out], 72, options)
   assert len(opened) == 23 and path.name in opened.broken[0]
-  options = _data.DataOptions(verify="index")
+  options = options_lib.DataOptions(verify="index")
   assert len(train.open_data([data], [held_out], 72, options)[0]) == 24
 
 
@@ -133,7 +135,7 @@ def test_what_stands_in_for_a_broken_held_out_sample_is_not_evaluated(held_out):
     weights.append(np.asarray(weight))
     return Sums(), np.asarray(batch.command[:, 0])
 
-  evaluate = _held_out.make_evaluator(
+  evaluate = held_out_evaluation.make_evaluator(
     opened, frames, 64, 10, eval_step, training.make_mesh(jax.devices()[:1])
   )
   found = evaluate(None)
@@ -149,7 +151,7 @@ def test_what_stands_in_for_a_broken_held_out_sample_is_not_evaluated(held_out):
 
 def test_large_datasets_are_opened_by_their_index(data, held_out, monkeypatch):
   _flip(data, 1)
-  monkeypatch.setattr(_data, "_SMALL", 1000)
+  monkeypatch.setattr(options_lib, "_SMALL", 1000)
   assert len(train.open_data([data], [held_out], 72)[0]) == 24
 
 
@@ -164,20 +166,20 @@ def test_large_datasets_are_opened_by_their_index(data, held_out, monkeypatch):
   ],
 )
 def test_folders_may_have_weights(entries, folders, weights):
-  assert _data.parse_mixture(entries) == (folders, weights)
+  assert options_lib.parse_mixture(entries) == (folders, weights)
 
 
 @pytest.mark.parametrize(
   "entries", [["a:0.5", "b"], ["a:0", "b:1"], ["a:-1"], ["a:inf"]]
 )
 def test_weights_that_are_none_are_named(entries):
-  with pytest.raises(_edge.UserError, match="--data.*weight"):
-    _data.parse_mixture(entries)
+  with pytest.raises(cli.UserError, match="--data.*weight"):
+    options_lib.parse_mixture(entries)
 
 
 def test_filters_are_read():
-  assert _data.parse_filter([]) == Filter()
-  assert _data.parse_filter(["unit=a, b", "round=0,2", "family=box"]) == Filter(
+  assert options_lib.parse_filter([]) == Filter()
+  assert options_lib.parse_filter(["unit=a, b", "round=0,2", "family=box"]) == Filter(
     units=("a", "b"), rounds=(0, 2), families=("box",)
   )
 
@@ -192,23 +194,25 @@ def test_filters_are_read():
   ],
 )
 def test_filters_that_are_none_are_named(entries, words):
-  with pytest.raises(_edge.UserError, match=words):
-    _data.parse_filter(entries)
+  with pytest.raises(cli.UserError, match=words):
+    options_lib.parse_filter(entries)
 
 
 @pytest.mark.parametrize("text", ["unit", "unit:2", "sample:0.5", "unit:half"])
 def test_splits_that_are_none_are_named(text):
-  with pytest.raises(_edge.UserError, match=f"--split={text}: expected one of unit"):
-    _data.parse_split(text)
+  with pytest.raises(cli.UserError, match=f"--split={text}: expected one of unit"):
+    options_lib.parse_split(text)
 
 
 def test_a_part_of_the_data_can_be_chosen_and_held_out(data, held_out):
-  options = _data.DataOptions(only=("unit=unit-0,unit-1,unit-2",), split="unit:0.34")
+  options = options_lib.DataOptions(
+    only=("unit=unit-0,unit-1,unit-2",), split="unit:0.34"
+  )
   rest, held = train.open_data([data], [], 72, options)
   units = set(rest.attempts.unit), set(held.attempts.unit)
   assert [len(part) for part in units] == [2, 1]
   assert set.union(*units) == {"unit-0", "unit-1", "unit-2"}
-  with pytest.raises(_edge.UserError, match="--held_out and --split exclude"):
+  with pytest.raises(cli.UserError, match="--held_out and --split exclude"):
     train.open_data([data], [held_out], 72, options)
 
 
@@ -228,7 +232,7 @@ def test_a_mixture_is_trained_on_and_resumed(data, held_out, tmp_path):
   row = train.train(config, mixed, [held_out], tmp_path / "run")
   assert np.isfinite(row["loss"])
   assert train.train(config, mixed, [held_out], tmp_path / "run")["auc"] == row["auc"]
-  with pytest.raises(_edge.UserError, match="data.mixture is"):
+  with pytest.raises(cli.UserError, match="data.mixture is"):
     train.train(config, [f"{data}:0.5", f"{more}:0.5"], [held_out], tmp_path / "run")
 
 

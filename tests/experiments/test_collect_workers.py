@@ -12,7 +12,7 @@ import pytest
 
 from data_pipeline import check, files, writer
 from data_pipeline import plan as plan_lib
-from experiments import _edge, collect
+from experiments import cli, collect
 from experiments.configs import demo
 
 
@@ -45,7 +45,7 @@ def test_workers_make_what_one_would_have_made(tmp_path):
   for path in alone.rglob("*"):
     if path.is_file():
       assert files.sha256(path) == files.sha256(shared / path.relative_to(alone))
-  rows = _edge.read_jsonl(shared.parent / "collection.jsonl")
+  rows = cli.read_jsonl(shared.parent / "collection.jsonl")
   assert sorted(row["shard"] for row in rows) == [0, 1, 2]
 
 
@@ -95,7 +95,7 @@ def test_a_collection_whose_processes_are_killed_at_random_moments_loses_nothing
     assert finished <= now
     finished = now
     assert check.check_dataset(killed).problems == ()
-    rows = _edge.read_jsonl(killed.parent / "collection.jsonl")
+    rows = cli.read_jsonl(killed.parent / "collection.jsonl")
     assert finished <= {row["shard"] for row in rows}
   assert kills
   last = _start(tmp_path / "killed")
@@ -103,9 +103,9 @@ def test_a_collection_whose_processes_are_killed_at_random_moments_loses_nothing
   assert last.returncode == 0, errors
   expected = tmp_path / "straight" / "train" / "1.0.0"
   assert _checksums(killed) == _checksums(expected)
-  rows = _edge.read_jsonl(killed.parent / "collection.jsonl")
+  rows = cli.read_jsonl(killed.parent / "collection.jsonl")
   assert _by_shard(rows) == _by_shard(
-    _edge.read_jsonl(expected.parent / "collection.jsonl")
+    cli.read_jsonl(expected.parent / "collection.jsonl")
   )
 
 
@@ -136,7 +136,7 @@ def test_a_row_is_there_before_its_shard(tmp_path, monkeypatch):
     collect.collect(_config(), tmp_path, "train")
   monkeypatch.undo()
   directory = collect.collect(_config(), tmp_path, "train")
-  rows = _edge.read_jsonl(directory.parent / "collection.jsonl")
+  rows = cli.read_jsonl(directory.parent / "collection.jsonl")
   assert [row["shard"] for row in rows] == [0, 0, 1, 2]
   assert rows[0] == rows[1]
 

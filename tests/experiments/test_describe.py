@@ -10,7 +10,8 @@ from PIL import Image
 
 from data_pipeline import finish, records, source, testing, writer
 from data_pipeline import plan as plan_lib
-from experiments import _contact_sheet, _describe, _edge, describe
+from experiments import cli, describe
+from experiments.datasets import contact_sheet, counts
 from experiments.reporting.results import Rate
 
 # unit, T, round, policy, success, reading, drop test, truth, objects, grasped
@@ -49,7 +50,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(directory):
-  return _describe.read(directory, on_bad_record="fail")
+  return counts.read(directory, on_bad_record="fail")
 
 
 def test_success_is_counted_by_unit_round_steps_and_policy(found):
@@ -66,8 +67,8 @@ def test_success_is_counted_by_unit_round_steps_and_policy(found):
 
 def test_families_count_once_an_attempt_and_once_an_object(found):
   ball, box = found.families
-  assert ball == _describe.Family("ball", Rate(4, 2), objects=4, grasped=1)
-  assert box == _describe.Family("box", Rate(3, 2), objects=4, grasped=2)
+  assert ball == counts.Family("ball", Rate(4, 2), objects=4, grasped=1)
+  assert box == counts.Family("box", Rate(3, 2), objects=4, grasped=2)
 
 
 def test_labels_are_held_against_the_truth(found):
@@ -106,7 +107,7 @@ def test_what_is_unknown_is_not_counted(tmp_path):
 
 def test_software_that_is_no_json_is_no_obstacle(tmp_path):
   write(tmp_path, software="mujoco 3")
-  counted = _describe.read(tmp_path / "train" / "1.0.0", on_bad_record="fail")
+  counted = counts.read(tmp_path / "train" / "1.0.0", on_bad_record="fail")
   assert counted.unknown == counted.partly_unknown == frozenset()
 
 
@@ -188,11 +189,11 @@ def test_broken_records_and_images_are_left_out_and_named(tmp_path, monkeypatch)
 
 def test_a_record_that_broke_since_it_was_opened_is_left_out(directory, monkeypatch):
   """What the index does not tell is met when attempts are decoded."""
-  dataset = _describe.read(directory, on_bad_record="skip").dataset
+  dataset = counts.read(directory, on_bad_record="skip").dataset
   monkeypatch.setattr(
     source.Dataset, "__getitem__", lambda self, i: b"?" if i == 2 else self.records[i]
   )
-  found, broken = _describe.decode_some(dataset, range(5), images=False)
+  found, broken = counts.decode_some(dataset, range(5), images=False)
   assert [record["attempt_id"] for record in found] == ["0", "1", "3", "4"]
   assert len(broken) == 1 and "record 2 of" in broken[0]
 
@@ -212,25 +213,23 @@ def test_the_sheet_shows_both_outcomes_and_many_units(tmp_path):
   rows = [
     (f"u{i % 5}", 2, 0, "p", i % 4 == 0, 0.0, False, False, [], "") for i in range(40)
   ]
-  attempts = _describe.read(
-    write(tmp_path, rows), on_bad_record="fail"
-  ).dataset.attempts
-  chosen = _contact_sheet.choose(attempts, 10)
+  attempts = counts.read(write(tmp_path, rows), on_bad_record="fail").dataset.attempts
+  chosen = contact_sheet.choose(attempts, 10)
   assert len(set(chosen)) == 10
   assert attempts.success[chosen].tolist() == [True] * 5 + [False] * 5
   units = np.asarray(attempts.unit)[chosen]
   assert len(set(units[:5])) == len(set(units[5:])) == 5
-  assert chosen == _contact_sheet.choose(attempts, 10)
+  assert chosen == contact_sheet.choose(attempts, 10)
   # Where one outcome is rare, the other fills its place.
-  assert attempts.success[_contact_sheet.choose(attempts, 30)].sum() == 10
-  assert sorted(_contact_sheet.choose(attempts, 99)) == list(range(40))
+  assert attempts.success[contact_sheet.choose(attempts, 30)].sum() == 10
+  assert sorted(contact_sheet.choose(attempts, 99)) == list(range(40))
 
 
 def test_a_strip_shows_its_images_in_order(directory, tmp_path):
   counted, _ = describe.describe(directory, tmp_path, num_shown=2)
   sheet = np.asarray(Image.open(tmp_path / describe.SHEET), np.float32)
   success, failure = (sheet[:, : sheet.shape[1] // 2], sheet[:, sheet.shape[1] // 2 :])
-  tile = _contact_sheet.TILE
+  tile = contact_sheet.TILE
   # Synthetic attempts end in a bright patch after a success, in a dark one otherwise.
   row = 10 + 18 + tile // 2
   last = 2 * tile + tile // 2
@@ -245,9 +244,9 @@ def test_a_strip_shows_its_images_in_order(directory, tmp_path):
 
 
 def test_a_folder_that_is_no_dataset_is_named(directory, tmp_path):
-  assert _describe.find(directory) == directory
-  assert _describe.find(directory.parent) == directory
-  with pytest.raises(_edge.UserError, match="--data=.* is not the folder of a dataset"):
-    _describe.find(tmp_path)
-  with pytest.raises(_edge.UserError, match="--data is needed"):
-    _describe.find("")
+  assert counts.find(directory) == directory
+  assert counts.find(directory.parent) == directory
+  with pytest.raises(cli.UserError, match="--data=.* is not the folder of a dataset"):
+    counts.find(tmp_path)
+  with pytest.raises(cli.UserError, match="--data is needed"):
+    counts.find("")

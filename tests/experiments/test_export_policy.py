@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs import units
-from experiments import _edge, export_policy
+from experiments import cli, export_policy
 from experiments.configs import demo
 from hand_eye import checkpoint, export, training
 from hand_eye import network as network_lib
@@ -71,13 +71,13 @@ def test_a_persons_limits_and_those_of_the_config_are_in_the_file(
 
 
 def test_a_checkpoint_of_another_preset_is_refused(checkpoints, tmp_path):
-  with pytest.raises(_edge.UserError, match="channels is 4 .* says 8"):
+  with pytest.raises(cli.UserError, match="channels is 4 .* says 8"):
     export_policy.export(config(channels=8), checkpoints, tmp_path / "policy.hep")
   assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
-  with pytest.raises(_edge.UserError, match="--checkpoint=.*does not exist"):
+  with pytest.raises(cli.UserError, match="--checkpoint=.*does not exist"):
     export_policy.export(config(), tmp_path / "nothing", tmp_path / "policy.hep")
   (tmp_path / "empty").mkdir()
   with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
@@ -86,11 +86,11 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 
 def test_an_out_that_is_a_folder_is_refused(checkpoints, tmp_path):
-  with pytest.raises(_edge.UserError, match="is a folder"):
+  with pytest.raises(cli.UserError, match="is a folder"):
     export_policy.export(config(), checkpoints, tmp_path)
 
 
 def test_an_unwritable_out_is_refused(checkpoints, tmp_path):
   (tmp_path / "file").touch()
-  with pytest.raises(_edge.UserError, match="--out=.*cannot be written"):
+  with pytest.raises(cli.UserError, match="--out=.*cannot be written"):
     export_policy.export(config(), checkpoints, tmp_path / "file" / "policy.hep")

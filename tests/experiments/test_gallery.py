@@ -8,7 +8,8 @@ from PIL import Image
 
 from envs import objects, units
 from envs.menagerie import MenagerieError
-from experiments import _edge, _sheet, gallery
+from experiments import cli, gallery
+from experiments.pictures import sheets
 
 
 def test_all_pictures_are_drawn(tmp_path):
@@ -41,10 +42,10 @@ def test_all_pictures_are_drawn(tmp_path):
   ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, flags, words):
-  refusals = (_edge.UserError, objects.ObjectsError, MenagerieError)
+  refusals = (cli.UserError, objects.ObjectsError, MenagerieError)
   with pytest.raises(refusals, match=words) as caught:
     gallery.gallery(**{"workdir": tmp_path, **flags})
-  assert _edge.message_for_user(caught.value)  # a line, and no traceback
+  assert cli.message_for_user(caught.value)  # a line, and no traceback
   assert not list(tmp_path.iterdir())
 
 
@@ -61,11 +62,11 @@ def test_meshes_that_are_called_as_a_family_are_shown_themselves(tmp_path):
 
 def test_long_words_under_a_picture_are_broken_into_lines_that_fit():
   image = np.zeros((80, 80, 3), np.uint8)
-  short = _sheet.Tile(image, ("one", "flat"))
+  short = sheets.Tile(image, ("one", "flat"))
   words = "rigid, flat, large, translucent, composed, of-a-word-without-any-break"
-  long = _sheet.Tile(image, ("two", words))
-  page = _sheet.sheet([short, long], 2)
-  only = _sheet.sheet([short], 2)
+  long = sheets.Tile(image, ("two", words))
+  page = sheets.sheet([short, long], 2)
+  only = sheets.sheet([short], 2)
   assert page.shape[0] > only.shape[0]
   # Paper to the right of every word: none runs into the next picture.
   below = page[90:]

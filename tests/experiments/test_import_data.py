@@ -10,7 +10,8 @@ import pytest
 
 from data_pipeline import records, source
 from data_pipeline.importers import levine2016, testing
-from experiments import _edge, _import_report, import_data
+from experiments import cli, import_data
+from experiments.datasets import import_report
 
 METRES = levine2016.Conventions("metres")
 FILES = tuple(f"grasping_dataset_057.tfrecord-0000{i}-of-00002" for i in range(2))
@@ -93,14 +94,14 @@ def test_an_interrupted_import_goes_on_where_it_was(
   directory = import_paper(published, tmp_path)
   assert seen == [1]
   assert shard_bytes(directory) == shard_bytes(imported)
-  assert len(_import_report.read_reports(directory.parent)) == 2
+  assert len(import_report.read_reports(directory.parent)) == 2
 
 
 def test_other_conventions_do_not_continue_an_import(imported, published):
   other = levine2016.Conventions("opening")
   with pytest.raises(Exception, match="begun with another configuration") as caught:
     import_paper(published, imported.parents[1], conventions=other)
-  assert _edge.message_for_user(caught.value)
+  assert cli.message_for_user(caught.value)
 
 
 # Offsets within the damaged file: 200 bytes into the second record's data.
@@ -131,17 +132,17 @@ def test_a_broken_record_stops_the_import_or_is_counted(
   published, tmp_path, damage, record, reason, left, is_unread
 ):
   folder = damaged(published, tmp_path / "broken", FILES[1], damage)
-  with pytest.raises(_edge.UserError) as caught:
+  with pytest.raises(cli.UserError) as caught:
     import_paper(folder, tmp_path / "data")
-  message = _edge.message_for_user(caught.value)
+  message = cli.message_for_user(caught.value)
   assert f"{FILES[1]}" in message and reason in message
   assert f"record {record}: " in message
   assert "--on_bad_record=skip" in message
   # The same folder goes on once the person has decided.
   directory = import_paper(folder, tmp_path / "data", on_bad_record="skip")
   assert len(source.open_dataset(directory)) == left
-  reports = _import_report.read_reports(directory.parent)
-  said = "\n".join(_import_report.summary(reports))
+  reports = import_report.read_reports(directory.parent)
+  said = "\n".join(import_report.summary(reports))
   assert "left out: 1 records" in said
   assert f"{FILES[1]}, record {record}: " in said and reason in said
   # What nothing is known of is not counted as if it were known.
@@ -158,10 +159,10 @@ def test_one_who_decides_to_skip_goes_on_where_the_import_stopped(published, tmp
   del hopeless["grasp/1/image/encoded"]
   path = folder / "grasping_dataset_058.tfrecord-00000-of-00001"
   testing.write_tfrecord(path, [testing.to_example(hopeless)])
-  with pytest.raises(_edge.UserError, match="has no usable attempt; record 0: steps"):
+  with pytest.raises(cli.UserError, match="has no usable attempt; record 0: steps"):
     import_paper(folder, tmp_path)
   path.unlink()
-  with pytest.raises(_edge.UserError, match="record 1: .*does not fit its checksum"):
+  with pytest.raises(cli.UserError, match="record 1: .*does not fit its checksum"):
     import_paper(folder, tmp_path)
   directory = import_paper(folder, tmp_path, on_bad_record="skip")
   assert len(source.open_dataset(directory)) == 5
@@ -194,7 +195,7 @@ def test_an_awkward_attempt_is_left_out_and_its_neighbours_are_not(tmp_path):
   testing.write_tfrecord(path, map(testing.to_example, attempts))
   directory = import_paper(path, tmp_path, on_bad_record="skip")
   assert len(source.open_dataset(directory)) == 2
-  (report,) = _import_report.read_reports(directory.parent)
+  (report,) = import_report.read_reports(directory.parent)
   assert report.attempts == 2
   assert report.rejected == (
     (1, "steps [1] have no image, expected those of all 2 steps"),
@@ -205,34 +206,34 @@ def test_a_file_without_attempts_gives_no_shard(published, tmp_path):
   folder = damaged(published, tmp_path / "broken", FILES[0], lambda data: data[:100])
   directory = import_paper(folder, tmp_path, on_bad_record="skip")
   assert len(source.open_dataset(directory)) == 3
-  lost = [r for r in _import_report.read_reports(directory.parent) if not r.attempts]
+  lost = [r for r in import_report.read_reports(directory.parent) if not r.attempts]
   assert [r.file for r in lost] == [FILES[0]] and len(lost[0].rejected) == 1
 
 
 def test_nothing_usable_is_said_in_one_line(tmp_path):
   (tmp_path / "x.tfrecord").write_bytes(b"no records")
-  with pytest.raises(_edge.UserError, match="x.tfrecord, record 0: the file ends"):
+  with pytest.raises(cli.UserError, match="x.tfrecord, record 0: the file ends"):
     import_paper(tmp_path, tmp_path / "out", on_bad_record="skip")
-  with pytest.raises(_edge.UserError, match="no such files"):
+  with pytest.raises(cli.UserError, match="no such files"):
     import_data.find_files(str(tmp_path / "*.record"))
 
 
 def test_the_log_says_what_a_person_should_check():
   reports = [
-    _import_report.FileReport(
+    import_report.FileReport(
       "a", 0, attempts=100, successes=90, agreements=15, compared=100, wide=90,
       last_motions=7,
     )
   ]  # fmt: skip
-  said = "\n".join(_import_report.summary(reports))
+  said = "\n".join(import_report.summary(reports))
   assert "agree in 15.0 % of 100" in said and "counts another way" in said
   assert "90 readings" in said and "in 7 attempts the last step moved" in said
-  good = _import_report.FileReport("a", 0, attempts=9, agreements=9, compared=9)
-  assert "another way" not in "\n".join(_import_report.summary([good]))
+  good = import_report.FileReport("a", 0, attempts=9, agreements=9, compared=9)
+  assert "another way" not in "\n".join(import_report.summary([good]))
 
 
 def test_the_lists_of_keys_are_only_mentioned(published):
-  said = _import_report.promised([published / name for name in FILES])
+  said = import_report.promised([published / name for name in FILES])
   assert said == ["features_057.csv announces 12 attempts in all its files; 2 are here"]
 
 

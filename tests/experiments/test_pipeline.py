@@ -11,18 +11,11 @@ import pytest
 
 from data_pipeline import plan, source
 from envs import objects, protocols
-from experiments import (
-  _edge,
-  _policies,
-  _seeds,
-  _stats,
-  _train_config,
-  collect,
-  demo,
-  evaluate,
-  train,
-)
+from experiments import cli, collect, demo, evaluate, statistics, train
 from experiments.configs import demo as demo_config
+from experiments.evaluation import policies
+from experiments.evaluation import seeds as seeds_lib
+from experiments.fitting import train_config
 from hand_eye import servo
 
 
@@ -61,8 +54,8 @@ def tiny_config():
   return config
 
 
-def networks(folder: Path) -> _policies.Networks:
-  return _policies.Networks(servo=str(folder))
+def networks(folder: Path) -> policies.Networks:
+  return policies.Networks(servo=str(folder))
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -105,7 +98,7 @@ def test_units_and_scenes_of_different_purposes_never_mix():
   seeds, cameras = [], {"train": set(), "held_out": set(), "evaluate": set()}
   for seed in (0, 1, 5, 100):
     config.collect.seed = config.evaluate.seed = seed
-    settings = _edge.build(collect.CollectConfig, config.collect, "collect")
+    settings = cli.build(collect.CollectConfig, config.collect, "collect")
     evaluation = evaluate.build_config(config.evaluate)
     for round_number in (0, 1):
       for name, count in (("train", 20), ("held_out", 8)):
@@ -135,8 +128,8 @@ def test_units_and_scenes_of_different_purposes_never_mix():
 
 
 def test_seeds_out_of_range_are_refused():
-  with pytest.raises(_edge.UserError, match="round is 10000"):
-    _seeds.scene_seed(_seeds.Purpose.TRAIN, 0, 10_000, 0)
+  with pytest.raises(cli.UserError, match="round is 10000"):
+    seeds_lib.scene_seed(seeds_lib.Purpose.TRAIN, 0, 10_000, 0)
 
 
 def test_changing_one_dataset_leaves_the_other_resumable(tmp_path):
@@ -160,11 +153,11 @@ def test_detectors_are_measured_against_the_truth():
     }
 
   rows = [row(0.03, True, True), row(0.0, True, True), row(0.0, True, False)]
-  table = _stats.detectors([*rows, row(0.0, False, True)])
+  table = statistics.detectors([*rows, row(0.0, False, True)])
   assert table["gripper reading"] == {"precision": 1.0, "recall": 1 / 3}
   assert table["drop test"] == {"precision": 2 / 3, "recall": 2 / 3}
   assert table["label (either)"] == {"precision": 2 / 3, "recall": 2 / 3}
-  assert _stats.detectors([])["drop test"] == {"precision": None, "recall": None}
+  assert statistics.detectors([])["drop test"] == {"precision": None, "recall": None}
 
 
 @pytest.mark.parametrize(
@@ -192,15 +185,15 @@ def test_detectors_are_measured_against_the_truth():
 def test_bad_settings_are_one_clear_error(section, field, value, words):
   config = tiny_config()
   config[section][field] = value
-  with pytest.raises(_edge.UserError, match=words):
+  with pytest.raises(cli.UserError, match=words):
     if section == "evaluate":
       evaluate.build_config(config.evaluate)
     else:
-      _edge.build(collect.CollectConfig, config.collect, "collect")
+      cli.build(collect.CollectConfig, config.collect, "collect")
 
 
 def test_evaluation_without_a_checkpoint_says_what_makes_one(tmp_path):
-  with pytest.raises(_edge.UserError, match=r"experiments\.train"):
+  with pytest.raises(cli.UserError, match=r"experiments\.train"):
     evaluate.evaluate(tiny_config(), networks(tmp_path / "nowhere"), tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
@@ -224,7 +217,7 @@ def test_the_demo_leaves_everything_it_promises(finished):
   assert {video.name for video in videos} == {entry["file"] for entry in gallery}
   overlay = np.load(finished / "evaluate" / "overlay.npz")
   assert overlay["pixels"].shape == (192, 2)  # 3 iterations of 64 candidates
-  rows = _edge.read_jsonl(finished / "evaluate" / "rows.jsonl")
+  rows = cli.read_jsonl(finished / "evaluate" / "rows.jsonl")
   table = [(row["policy"], row["protocol"]) for row in rows]
   assert len(table) == 12 and [
     len(list(same)) for _, same in itertools.groupby(table)
@@ -242,31 +235,31 @@ def test_the_demo_leaves_everything_it_promises(finished):
 
 
 def test_evaluating_again_gives_the_same_rows(finished, tmp_path):
-  rows = _edge.read_jsonl(finished / "evaluate" / "rows.jsonl")
+  rows = cli.read_jsonl(finished / "evaluate" / "rows.jsonl")
   # Half of the rows are there, one scene of them torn.
-  _edge.rewrite_jsonl(tmp_path / "rows.jsonl", rows[:3])
+  cli.rewrite_jsonl(tmp_path / "rows.jsonl", rows[:3])
   trained = networks(finished / "train" / "checkpoints")
   evaluate.evaluate(tiny_config(), trained, tmp_path)
-  assert _edge.read_jsonl(tmp_path / "rows.jsonl") == rows
+  assert cli.read_jsonl(tmp_path / "rows.jsonl") == rows
 
 
 def test_an_evaluation_of_other_settings_is_refused(finished):
   config = tiny_config()
   config.evaluate.num_steps = 4
-  with pytest.raises(_edge.UserError, match=r"evaluate\.num_steps"):
+  with pytest.raises(cli.UserError, match=r"evaluate\.num_steps"):
     evaluate.evaluate(
       config, networks(finished / "train" / "checkpoints"), finished / "evaluate"
     )
 
 
-@pytest.mark.parametrize("path", sorted(_edge.CONFIGS.glob("[a-z]*.py")), ids=str)
+@pytest.mark.parametrize("path", sorted(cli.CONFIGS.glob("[a-z]*.py")), ids=str)
 def test_every_section_of_every_config_builds(path):
-  config = _edge.load_config(path)
-  _train_config.build_network(config.network)
-  _train_config.build_train(config.train)
-  _edge.build(collect.CollectConfig, config.collect, "collect")
+  config = cli.load_config(path)
+  train_config.build_network(config.network)
+  train_config.build_train(config.train)
+  cli.build(collect.CollectConfig, config.collect, "collect")
   evaluate.build_config(config.evaluate)
-  _edge.build(servo.ServoConfig, config.servo, "servo")
+  cli.build(servo.ServoConfig, config.servo, "servo")
 
 
 def test_an_evaluation_of_other_weights_is_refused(finished, tmp_path):
@@ -276,7 +269,7 @@ def test_an_evaluation_of_other_weights_is_refused(finished, tmp_path):
   train.train(
     config, [data / "train" / "1.0.0"], [data / "held_out" / "1.0.0"], tmp_path / "run"
   )
-  with pytest.raises(_edge.UserError, match=r"policies\.servo"):
+  with pytest.raises(cli.UserError, match=r"policies\.servo"):
     evaluate.evaluate(
       config, networks(tmp_path / "run" / "checkpoints"), finished / "evaluate"
     )

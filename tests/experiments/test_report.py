@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from data_pipeline import testing
-from experiments import _edge, _scores, figures, report, sweep
+from experiments import cli, report, sweep
+from experiments.evaluation import scores
+from experiments.pictures import plots
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import pictures_section
 from experiments.reporting import results as results_lib
@@ -105,10 +107,10 @@ def fill_evaluation(folder, make_row, policies=(("random", 24), ("servo", 41))):
           remaining=0 if i == 9 else 3,
         )
       )
-  _edge.rewrite_jsonl(folder / "rows.jsonl", rows)
+  cli.rewrite_jsonl(folder / "rows.jsonl", rows)
   names = [name for name, _ in policies]
-  summary = {**_scores.summarise(rows, names), "config": facts(names)}
-  _edge.write_atomically(folder / "summary.json", _edge.to_json(summary))
+  summary = {**scores.summarise(rows, names), "config": facts(names)}
+  cli.write_atomically(folder / "summary.json", cli.to_json(summary))
 
 
 def fill_sweep(folder, make_row):
@@ -122,7 +124,7 @@ def fill_sweep(folder, make_row):
         for i in range(16)
       ]
   content = {"cells": sweep.summarise(rows), "config": facts(["open_loop", "servo"])}
-  _edge.write_atomically(folder / "sweep.json", _edge.to_json(content))
+  cli.write_atomically(folder / "sweep.json", cli.to_json(content))
 
 
 def fill_videos(folder):
@@ -142,7 +144,7 @@ def fill_videos(folder):
 
 
 def _fill_training(folder):
-  log = _edge.JsonLines(folder / "metrics.jsonl")
+  log = cli.JsonLines(folder / "metrics.jsonl")
   for step in range(50, 2401, 50):
     loss = 0.55 - 0.03 * step / 2400 + RNG.normal(0, 0.01)
     log.write({"step": step, "split": "train", "loss": loss, "phase": 0})
@@ -318,7 +320,7 @@ def test_an_evaluation_of_a_policy_from_elsewhere_is_a_report(tmp_path, make_row
 def test_policies_that_the_last_evaluation_did_not_name_are_said(tmp_path, make_row):
   folder = tmp_path / "evaluate"
   fill_evaluation(folder, make_row)
-  log = _edge.JsonLines(folder / "rows.jsonl")
+  log = cli.JsonLines(folder / "rows.jsonl")
   log.write(make_row("oracle", True))
   log.write(make_row("servo", False, condition="wear=2"))
   evaluation = evaluated_lib.read(tmp_path).evaluation
@@ -379,14 +381,14 @@ def test_a_broken_part_is_named(tmp_path, name, content):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(Exception, match=name.rpartition("/")[2]) as caught:
     report.write_report(tmp_path)
-  assert _edge.message_for_user(caught.value)
+  assert cli.message_for_user(caught.value)
   assert not (tmp_path / "report.html").exists()
 
 
 def test_a_row_of_another_version_is_named(tmp_path, make_row):
   fill_evaluation(tmp_path / "evaluate", make_row)
-  _edge.JsonLines(tmp_path / "evaluate" / "rows.jsonl").write({"policy": "servo"})
-  with pytest.raises(_edge.UserError, match="rows.jsonl lacks 'protocol'"):
+  cli.JsonLines(tmp_path / "evaluate" / "rows.jsonl").write({"policy": "servo"})
+  with pytest.raises(cli.UserError, match="rows.jsonl lacks 'protocol'"):
     report.write_report(tmp_path)
 
 
@@ -458,5 +460,5 @@ def test_overfitting_is_said(tmp_path):
 
 
 def test_calibration_of_one_sample_is_drawn():
-  svg = figures.calibration(np.array([True]), np.array([0.4]))
+  svg = plots.calibration(np.array([True]), np.array([0.4]))
   assert svg.startswith("<svg role=")

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from experiments import _constraints, _edge, _server, serve
+from experiments import cli, serve
+from experiments.control import constraint_flags
+from experiments.control import server as server_lib
 from hand_eye import runtime, watchdog, wire
 from hand_eye.client import Client
 from hand_eye.constraints import Constraints
@@ -85,7 +87,7 @@ def make_server(program, tmp_path):
       MANIFEST, program, watchdog.FrameChecks, Constraints()
     )
     address = str(tmp_path / "policy.sock")
-    server = _server.Server(policy, address, _server.Limits(**limits))
+    server = server_lib.Server(policy, address, server_lib.Limits(**limits))
     servers.append(server)
     server.start()
     return server
@@ -130,7 +132,7 @@ def test_a_robot_gets_the_decision_of_the_policy(make_server):
 
 def test_a_port_of_this_machine_serves_as_well(program):
   policy = runtime.LoadedPolicy(MANIFEST, program, watchdog.FrameChecks, Constraints())
-  with _server.Server(policy, ("127.0.0.1", 0)) as server:
+  with server_lib.Server(policy, ("127.0.0.1", 0)) as server:
     server.start()
     assert server.address[1] > 0
     _works(server)
@@ -139,7 +141,7 @@ def test_a_port_of_this_machine_serves_as_well(program):
 def test_the_socket_is_this_users_alone_and_goes_with_the_server(make_server):
   server = make_server()
   assert os.stat(server.address).st_mode & 0o777 == 0o600
-  with pytest.raises(_edge.UserError, match="a server listens there already"):
+  with pytest.raises(cli.UserError, match="a server listens there already"):
     make_server()
   _works(server)
   server.close()
@@ -156,7 +158,7 @@ def test_the_socket_of_a_server_that_died_is_taken_over(make_server, tmp_path):
   _works(make_server())
   (tmp_path / "policy.sock").unlink()
   (tmp_path / "policy.sock").write_text("a person's file")
-  with pytest.raises(_edge.UserError, match="is no socket"):
+  with pytest.raises(cli.UserError, match="is no socket"):
     make_server()
 
 
@@ -372,8 +374,8 @@ def test_waiting_counts_for_age_and_deadline():
     given.append((observation.age, deadline))
     return Decision(np.zeros(5), Action.MOVE, "", {})
 
-  job = _server._Job(policy, wire.Request(seen, KEY, 0.1), 10.0, None)
-  made = _server._on_time(job, 10.04)
+  job = server_lib._Job(policy, wire.Request(seen, KEY, 0.1), 10.0, None)
+  made = server_lib._on_time(job, 10.04)
   assert given == [(pytest.approx(0.34), pytest.approx(0.06))]
   assert made.seconds == pytest.approx(0.04)
 
@@ -440,15 +442,15 @@ def test_a_server_that_is_slow_or_lies_is_a_hold():
   ],
 )
 def test_addresses_that_are_none_are_refused(path, port, words):
-  with pytest.raises(_edge.UserError, match=words):
+  with pytest.raises(cli.UserError, match=words):
     serve.address_of(path, port)
 
 
 def test_constraints_as_flags():
-  made = _constraints.parse("0.4,-0.1,0.6,0.1", ["0.5,0,0.55,0.05"], "-90,45")
+  made = constraint_flags.parse("0.4,-0.1,0.6,0.1", ["0.5,0,0.55,0.05"], "-90,45")
   assert made.grasp_in == (0.4, -0.1, 0.6, 0.1) and len(made.keep_out) == 1
   np.testing.assert_allclose(made.yaw_range, [-np.pi / 2, np.pi / 4])
-  assert _constraints.parse("", [], "") == Constraints()
+  assert constraint_flags.parse("", [], "") == Constraints()
   for flags in (("1,2", [], ""), ("", ["a"], ""), ("", [], "5,1")):
-    with pytest.raises(_edge.UserError, match="--(grasp_in|keep_out|yaw_range)"):
-      _constraints.parse(*flags)
+    with pytest.raises(cli.UserError, match="--(grasp_in|keep_out|yaw_range)"):
+      constraint_flags.parse(*flags)

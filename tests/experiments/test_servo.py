@@ -9,7 +9,10 @@ import pytest
 
 from envs import grasp_env, units
 from envs.rollout import Pushing
-from experiments import _edge, _servo_video, _servoing, _window, servo
+from experiments import cli, servo
+from experiments.control import real_time
+from experiments.pictures import servo_video
+from experiments.pictures import window as window_lib
 from hand_eye.decision import Action, Cause, Decision, hold
 
 UNIT = units.sample_unit(0, "held_out")
@@ -156,7 +159,7 @@ def test_the_report_in_numbers_and_words():
   made.append(hold("x", Cause.NO_TIME)._replace(seconds=0.1, on_time=False))
   made[0] = made[0]._replace(complete=False)
   outcome = grasp_env.Outcome(0.02, False, True, True, "box", (0,))
-  attempt = _servoing.Servoed(tuple(made), outcome, skipped=2, stopped=1, seconds=3.0)
+  attempt = real_time.Servoed(tuple(made), outcome, skipped=2, stopped=1, seconds=3.0)
   report = servo.summarize(_task(rate=10), 0.0905, [attempt, attempt])
   assert report["latency_ms"]["p50"] == pytest.approx(50.5)
   assert report["latency_ms"]["worst"] == pytest.approx(100)
@@ -166,11 +169,11 @@ def test_the_report_in_numbers_and_words():
   assert "2 of 2 attempts succeeded. 200 decisions at 10 Hz" in words
   assert "p50 50.5 ms" in words and "20 missed the deadline of 90 ms" in words
   assert "Held: no_time 2." in words
-  json.loads(_edge.to_json(report))
+  json.loads(cli.to_json(report))
 
 
 def test_the_video_shows_candidates_and_latency(tmp_path):
-  with _servo_video.ServoVideo(tmp_path / "servo.mp4", 96) as video:
+  with servo_video.ServoVideo(tmp_path / "servo.mp4", 96) as video:
     servo.run(_task(num_steps=4), Scripted(), SIZE, video, lambda _: None)
   with av.open(str(tmp_path / "servo.mp4")) as file:
     frames = [f.to_ndarray(format="rgb24") for f in file.decode(video=0)]
@@ -210,9 +213,9 @@ class Viewer:
 
 def test_the_window_shows_candidates_and_latency(monkeypatch):
   viewer = Viewer()
-  monkeypatch.setattr(_window, "_launch", lambda model, data: (viewer, []))
-  window = _servo_video.ServoWindow()
-  window._pace = _window.Pace(sleep=lambda seconds: None)
+  monkeypatch.setattr(window_lib, "_launch", lambda model, data: (viewer, []))
+  window = servo_video.ServoWindow()
+  window._pace = window_lib.Pace(sleep=lambda seconds: None)
   report = servo.run(_task(num_steps=2), Scripted(), SIZE, window, lambda _: None)
   window.close()
   assert len(viewer.images) == len(viewer.texts) == report["decisions"] == 2
@@ -233,5 +236,5 @@ def test_the_window_shows_candidates_and_latency(monkeypatch):
   ],
 )
 def test_tasks_that_make_no_sense_are_refused(fields, words):
-  with pytest.raises(_edge.UserError, match=words):
+  with pytest.raises(cli.UserError, match=words):
     _task(**fields)

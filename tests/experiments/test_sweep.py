@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from envs import fleet, units
-from experiments import _conditions, _edge, _policies, _scores, _stats, _trials, sweep
+from experiments import cli, statistics, sweep
 from experiments.configs import demo as demo_config
+from experiments.evaluation import conditions, policies, scores, trials
 
-NONE = _policies.Networks()
+NONE = policies.Networks()
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def config():
 
 
 def rows_of(folder):
-  return _edge.read_jsonl(folder / "rows.jsonl")
+  return cli.read_jsonl(folder / "rows.jsonl")
 
 
 def test_a_stopped_sweep_goes_on_to_the_same_rows(config, tmp_path):
@@ -43,7 +44,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_rows(config, tmp_path):
   half.mkdir()
   (half / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
   kept = [row for row in rows if row["condition"] != "push=0.3"][:-1]
-  _edge.rewrite_jsonl(half / "rows.jsonl", kept)
+  cli.rewrite_jsonl(half / "rows.jsonl", kept)
   with open(half / "rows.jsonl", "a") as stream:
     stream.write('{"trial": "torn')
   assert sweep.sweep(config, NONE, half) == whole
@@ -55,7 +56,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_rows(config, tmp_path):
   table = list(csv.DictReader(open(half / "rows.csv")))
   assert len(table) == len(rows)
   assert {row["condition"] for row in table} == {"", "camera_shift=0.05", "push=0.3"}
-  assert table[0]["software.mujoco"] == _edge.versions()["mujoco"]
+  assert table[0]["software.mujoco"] == cli.versions()["mujoco"]
   assert table[0]["config.objects"] == demo_config.HELD_OUT
   assert table[0]["config.num_objects"] == "2"
   assert {row["unit"] for row in table} == {"held_out-1000", "held_out-1001"}
@@ -76,7 +77,7 @@ def test_policies_can_join_a_finished_sweep_but_not_change(config, tmp_path):
   rows = rows_of(tmp_path)
   assert [row for row in rows if row["policy"] == "random"] == before
   config.evaluate.num_steps = 3
-  with pytest.raises(_edge.UserError, match=r"evaluate\.num_steps"):
+  with pytest.raises(cli.UserError, match=r"evaluate\.num_steps"):
     sweep.sweep(config, NONE, tmp_path)
   assert rows_of(tmp_path) == rows
 
@@ -127,7 +128,7 @@ def die_once(task):
   if flag and not os.path.exists(flag):
     open(flag, "w").close()
     os.kill(os.getpid(), signal.SIGKILL)
-  return _trials.run_trial(trial)
+  return trials.run_trial(trial)
 
 
 def always_dies(task):
@@ -161,10 +162,10 @@ def test_an_error_in_a_worker_arrives_with_its_traceback():
 @pytest.mark.slow
 def test_a_sweep_on_ray_has_the_rows_of_a_local_one(config, tmp_path):
   pytest.importorskip("ray", reason="pip install -c constraints.txt -e .[cluster]")
-  from experiments import _cluster
+  from experiments.evaluation import cluster
 
   local = sweep.sweep(config, NONE, tmp_path / "local")
-  runner = _cluster.runner(_cluster.LOCAL)
+  runner = cluster.runner(cluster.LOCAL)
   import ray
 
   try:
@@ -172,7 +173,7 @@ def test_a_sweep_on_ray_has_the_rows_of_a_local_one(config, tmp_path):
     assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "local")
     flag = tmp_path / "killed"
     # Ray ships functions of modules by name, and this one is not on the workers' path.
-    answers = _cluster.map_unordered(
+    answers = cluster.map_unordered(
       _once(str(flag)), ["a", "b"], retries=1, on_death=lambda death: flag.touch()
     )
     assert sorted(answers) == [(0, "a"), (1, "b")] and flag.exists()
@@ -207,19 +208,19 @@ def _once(flag):
   ],
 )
 def test_conditions_that_make_no_sense_are_named(text, words):
-  with pytest.raises(_edge.UserError, match=words):
-    _conditions.parse(text)
+  with pytest.raises(cli.UserError, match=words):
+    conditions.parse(text)
 
 
 def test_what_conditions_change():
   robot = units.sample_unit(1, "held_out")
-  moved = _conditions.parse("camera_shift=0.1").robots([robot])[0]
+  moved = conditions.parse("camera_shift=0.1").robots([robot])[0]
   assert moved.camera != robot.camera and moved.known_camera == robot.camera
-  assert _conditions.NOTHING.robots([robot]) == [robot]
-  assert _conditions.parse("push=0.3").pushing.speed == 0.3
-  assert _conditions.parse("num_steps=7").num_steps(5) == 7
-  assert _conditions.parse("wear=2").num_steps(5) == 5
-  texts = {str(_conditions.parse(f"camera_turn=0.26179{end}")) for end in (93, 94)}
+  assert conditions.NOTHING.robots([robot]) == [robot]
+  assert conditions.parse("push=0.3").pushing.speed == 0.3
+  assert conditions.parse("num_steps=7").num_steps(5) == 7
+  assert conditions.parse("wear=2").num_steps(5) == 5
+  texts = {str(conditions.parse(f"camera_turn=0.26179{end}")) for end in (93, 94)}
   assert texts == {"camera_turn=0.2617993", "camera_turn=0.2617994"}
 
 
@@ -242,10 +243,10 @@ def test_the_summary_of_known_outcomes():
   ]
   rows += [row("servo", "without_replacement", 1, i, False, 2) for i in range(30)]
   rows += [{**row("servo", "with_replacement", 0, 0, False), "condition": "wear=2"}]
-  summary = _scores.summarise(rows, ["a", "servo"])
+  summary = scores.summarise(rows, ["a", "servo"])
   found = summary["policies"]["a"]["with_replacement"]
   assert (found["attempts"], found["successes"]) == (10, 3)
-  assert (found["low"], found["high"]) == _stats.wilson(3, 10)
+  assert (found["low"], found["high"]) == statistics.wilson(3, 10)
   assert "without_replacement" not in summary["policies"]["a"]
   assert summary["policies"]["servo"]["with_replacement"]["rate"] == 1.0
   without = summary["policies"]["servo"]["without_replacement"]
@@ -257,7 +258,7 @@ def test_the_summary_of_known_outcomes():
   assert without["first"]["30"]["attempts"] == 34
   gap, low, high = summary["paired"]["a"]["with_replacement"]
   assert (gap, low, high) == pytest.approx((-0.7, -0.7, -0.7))
-  text = _scores.describe(summary)
+  text = scores.describe(summary)
   assert "30.0 %" in text and "1 of 2" in text
 
 
@@ -266,7 +267,7 @@ def test_bootstrap_intervals_agree_with_scipy():
 
   rng = np.random.default_rng(3)
   bins = [(int(k), 10) for k in rng.binomial(10, rng.beta(4, 3, 40))]
-  ours = _stats.bootstrap_rate(bins)
+  ours = statistics.bootstrap_rate(bins)
   data = (np.array([k for k, _ in bins]), np.array([n for _, n in bins]))
   theirs = stats.bootstrap(
     data,
@@ -283,7 +284,7 @@ def test_bootstrap_intervals_agree_with_scipy():
 @pytest.mark.parametrize("bins", [[(3, 10)], [(0, 10)] * 4])
 def test_bins_that_are_alike_have_the_interval_of_their_attempts(bins):
   successes, attempts = map(sum, zip(*bins, strict=True))
-  assert _stats.bootstrap_rate(bins) == _stats.rate(successes, attempts)
+  assert statistics.bootstrap_rate(bins) == statistics.rate(successes, attempts)
 
 
 def test_a_paired_difference_cancels_what_makes_a_bin_hard():
@@ -291,7 +292,7 @@ def test_a_paired_difference_cancels_what_makes_a_bin_hard():
   ease = rng.integers(0, 9, 60)
   ours = [(int(k) + 1, 10) for k in ease]
   base = [(int(k), 10) for k in ease]
-  gap, low, high = _stats.paired_difference(ours, base)
+  gap, low, high = statistics.paired_difference(ours, base)
   assert (gap, low, high) == pytest.approx((0.1, 0.1, 0.1))
   with pytest.raises(ValueError, match="not paired"):
-    _stats.paired_difference(ours, base[:-1])
+    statistics.paired_difference(ours, base[:-1])

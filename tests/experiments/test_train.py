@@ -6,8 +6,9 @@ import pytest
 
 from data_pipeline import loader as loader_lib
 from data_pipeline import testing
-from experiments import _batches, _edge, _fit, _meter, _train_config, train
+from experiments import cli, train
 from experiments.configs import demo, levine2016
+from experiments.fitting import curriculum, loop, meter, train_config
 from hand_eye import checkpoint
 
 NETWORK = {
@@ -67,7 +68,7 @@ def weights(workdir):
 def test_an_interrupted_run_ends_with_the_same_bits(
   data, finished, tmp_path, monkeypatch
 ):
-  fetch, calls = _meter.Meter.fetch, []
+  fetch, calls = meter.Meter.fetch, []
 
   def fetch_until_killed(self, batches):
     calls.append(None)
@@ -75,7 +76,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
       raise KeyboardInterrupt
     return fetch(self, batches)
 
-  monkeypatch.setattr(_meter.Meter, "fetch", fetch_until_killed)
+  monkeypatch.setattr(meter.Meter, "fetch", fetch_until_killed)
   with pytest.raises(KeyboardInterrupt):
     run(data, tmp_path)
   monkeypatch.undo()
@@ -87,7 +88,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
   timeless = ("seconds", "samples_per_second", "wait_share")
   rows = [
     [{k: v for k, v in one.items() if k not in timeless} for one in read]
-    for read in map(_edge.read_jsonl, metrics_files(tmp_path, finished[0]))
+    for read in map(cli.read_jsonl, metrics_files(tmp_path, finished[0]))
   ]
   assert rows[0] == rows[1]
   assert row["auc"] == finished[1]["auc"]
@@ -98,7 +99,7 @@ def metrics_files(*workdirs):
 
 
 def test_metrics_have_both_splits_and_the_curriculum(finished):
-  rows = _edge.read_jsonl(finished[0] / "metrics.jsonl")
+  rows = cli.read_jsonl(finished[0] / "metrics.jsonl")
   training = [row for row in rows if row["split"] == "train"]
   held_out = [
     row for row in rows if row["split"] == "held_out" and not row.get("final")
@@ -114,14 +115,14 @@ def test_metrics_have_both_splits_and_the_curriculum(finished):
 
 def test_the_final_row_is_that_of_the_best_checkpoint(finished):
   workdir, final = finished
-  rows = _edge.read_jsonl(workdir / "metrics.jsonl")
+  rows = cli.read_jsonl(workdir / "metrics.jsonl")
   best = max(
     (r for r in rows if r["split"] == "held_out" and not r.get("final")),
     key=lambda row: row["auc"],
   )
   assert final["auc"] == pytest.approx(best["auc"], abs=1e-6)
   assert final["auc_low"] <= final["auc"] <= final["auc_high"]
-  assert f"step {final['step']}," in _fit.describe(final)
+  assert f"step {final['step']}," in loop.describe(final)
 
 
 def test_predictions_hold_every_held_out_sample_once(finished):
@@ -140,14 +141,14 @@ def test_a_finished_run_is_not_trained_again(data, finished):
 
 
 def test_another_config_in_the_same_workdir_is_refused(data, finished):
-  with pytest.raises(_edge.UserError, match="train.batch_size is 16, not 8"):
+  with pytest.raises(cli.UserError, match="train.batch_size is 16, not 8"):
     run(data, finished[0], batch_size=8)
 
 
 @pytest.mark.slow
 def test_a_run_that_diverges_stops(data, tmp_path):
   optimizer = {"name": "sgd", "learning_rate": 1e30, "clip_norm": 0.0}
-  with pytest.raises(_fit.TrainingError, match=r"not finite at step \d+ .*attempts"):
+  with pytest.raises(loop.TrainingError, match=r"not finite at step \d+ .*attempts"):
     run(data, tmp_path, optimizer=optimizer, jitter={})
 
 
@@ -167,7 +168,7 @@ def test_a_run_that_diverges_stops(data, tmp_path):
 def test_a_wrong_section_is_named_before_anything_is_written(
   data, tmp_path, changes, words
 ):
-  with pytest.raises(_edge.UserError) as caught:
+  with pytest.raises(cli.UserError) as caught:
     run(data, tmp_path / "run", **changes)
   assert words in str(caught.value)
   assert not (tmp_path / "run").exists()
@@ -183,17 +184,17 @@ def test_a_wrong_section_is_named_before_anything_is_written(
 )
 def test_a_wrong_network_is_named(data, tmp_path, network, words):
   config = {"network": network, "train": train_section()}
-  with pytest.raises(_edge.UserError, match=words):
+  with pytest.raises(cli.UserError, match=words):
     train.train(config, [data[0]], [data[1]], tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
 def test_data_must_be_there_and_apart(data, tmp_path):
-  with pytest.raises(_edge.UserError, match="--data is needed"):
+  with pytest.raises(cli.UserError, match="--data is needed"):
     train.open_data([], [data[1]], 72)
-  with pytest.raises(_edge.UserError, match="--held_out=.*does not exist"):
+  with pytest.raises(cli.UserError, match="--held_out=.*does not exist"):
     train.open_data([data[0]], [tmp_path / "nothing"], 72)
-  with pytest.raises(_edge.UserError, match="shares 4 units"):
+  with pytest.raises(cli.UserError, match="shares 4 units"):
     train.open_data([data[0]], [data[0]], 72)
   merged, _ = train.open_data([data[0]], [data[1]], 72)
   assert len(merged) == 48
@@ -203,16 +204,16 @@ def test_an_empty_folder_is_no_dataset(tmp_path, data):
   (tmp_path / "empty").mkdir()
   with pytest.raises(Exception, match="no dataset in") as caught:
     train.open_data([tmp_path / "empty"], [data[1]], 72)
-  assert _edge.message_for_user(caught.value)
+  assert cli.message_for_user(caught.value)
 
 
 def test_each_phase_has_its_own_order_and_reach():
-  settings = _train_config.build_train(train_section())
-  first, second = _batches.loader_configs(settings, crop_size=64)
+  settings = train_config.build_train(train_section())
+  first, second = curriculum.loader_configs(settings, crop_size=64)
   assert first.seed != second.seed
   assert (first.max_distance, second.max_distance) == (0.01, 1.0)
-  other = _train_config.build_train(train_section(seed=1))
-  seeds = {c.seed for c in _batches.loader_configs(other, crop_size=64)}
+  other = train_config.build_train(train_section(seed=1))
+  seeds = {c.seed for c in curriculum.loader_configs(other, crop_size=64)}
   assert not seeds & {first.seed, second.seed}
   assert [settings.phase_at(step) for step in (0, 5, 6, 11, 12)] == [0, 0, 1, 1, 1]
 
@@ -220,11 +221,11 @@ def test_each_phase_has_its_own_order_and_reach():
 @pytest.mark.parametrize("config", [demo, levine2016])
 def test_the_shipped_configs_build(config):
   made = config.get_config()
-  network = _train_config.build_network(made.network)
-  settings = _train_config.build_train(made.train)
+  network = train_config.build_network(made.network)
+  settings = train_config.build_train(made.train)
   assert network.name == made.network.preset
   assert settings.optimizer.decay_steps == settings.num_steps
-  assert all(isinstance(c, loader_lib.LoaderConfig) for c in _batches.loader_configs(
+  assert all(isinstance(c, loader_lib.LoaderConfig) for c in curriculum.loader_configs(
     settings, network.crop_size
   ))  # fmt: skip
 

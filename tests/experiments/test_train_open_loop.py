@@ -8,16 +8,11 @@ from data_pipeline import finish, source, testing, writer
 from data_pipeline import plan as plan_lib
 from envs import units
 from envs.baselines import patches
-from experiments import (
-  _edge,
-  _meter,
-  _open_loop,
-  _patches,
-  _policies,
-  export_policy,
-  train,
-)
+from experiments import cli, export_policy, train
 from experiments.configs import demo
+from experiments.evaluation import open_loop_policy
+from experiments.evaluation import policies as policies_lib
+from experiments.fitting import meter, patch_inputs
 from experiments.train_open_loop import train_open_loop
 from hand_eye import checkpoint
 
@@ -91,10 +86,10 @@ def servo(data, tmp_path_factory):
 
 def test_a_sample_is_the_patch_where_the_gripper_closed(data):
   dataset = source.open_dataset(data[0])
-  made = _patches.grasps(dataset, patch_size=SIZE, half_turn=True, is_training=True)
+  made = patch_inputs.grasps(dataset, patch_size=SIZE, half_turn=True, is_training=True)
   assert len(made) == 2 * len(dataset)
   assert np.all(made.attempts.num_steps == 1)
-  frames = _patches.PatchFrames(made, 2**30, square=patches.SQUARE)
+  frames = patch_inputs.PatchFrames(made, 2**30, square=patches.SQUARE)
   for index in (0, 7):
     record = dataset.decoded(index, images=True)
     unit = units.named_unit(record["unit"])
@@ -124,7 +119,7 @@ def test_held_out_attempts_come_once(data, finished):
 def test_an_interrupted_run_ends_with_the_same_bits(
   data, finished, tmp_path, monkeypatch
 ):
-  fetch, calls = _meter.Meter.fetch, []
+  fetch, calls = meter.Meter.fetch, []
 
   def fetch_until_killed(self, batches):
     calls.append(None)
@@ -132,7 +127,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
       raise KeyboardInterrupt
     return fetch(self, batches)
 
-  monkeypatch.setattr(_meter.Meter, "fetch", fetch_until_killed)
+  monkeypatch.setattr(meter.Meter, "fetch", fetch_until_killed)
   with pytest.raises(KeyboardInterrupt):
     run(data, tmp_path)
   monkeypatch.undo()
@@ -150,17 +145,17 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
 def test_neither_network_is_taken_for_the_other(data, finished, servo, tmp_path):
   open_loop = finished[0]
-  with pytest.raises(_edge.UserError, match="purpose is servo, not open_loop"):
+  with pytest.raises(cli.UserError, match="purpose is servo, not open_loop"):
     run(data, servo)
-  with pytest.raises(_edge.UserError, match="purpose is open_loop, not servo"):
+  with pytest.raises(cli.UserError, match="purpose is open_loop, not servo"):
     train.train(config(), [data[0]], [data[1]], open_loop)
   with pytest.raises(checkpoint.CheckpointError, match="expected one for 'open_loop'"):
-    _open_loop.make_open_loop(servo / "checkpoints", 8)
+    open_loop_policy.make_open_loop(servo / "checkpoints", 8)
   words = "trained for 'open_loop', expected one for 'servo'"
   whole = {**demo.get_config(), **config()}
   with pytest.raises(checkpoint.CheckpointError, match=words):
-    networks = _policies.Networks(servo=str(open_loop / "checkpoints"))
-    _policies.choose("servo", whole, networks)
+    networks = policies_lib.Networks(servo=str(open_loop / "checkpoints"))
+    policies_lib.choose("servo", whole, networks)
   with pytest.raises(checkpoint.CheckpointError, match=words):
     export_policy.export(whole, open_loop / "checkpoints", tmp_path / "policy.hep")
   with pytest.raises(checkpoint.CheckpointError, match=words):
@@ -170,17 +165,17 @@ def test_neither_network_is_taken_for_the_other(data, finished, servo, tmp_path)
 
 def test_other_patches_are_another_run(data, finished):
   changed = {**config(), "patches": {**demo.patches(), "side": 0.2}}
-  with pytest.raises(_edge.UserError, match="view.side is 0.16, not 0.2"):
+  with pytest.raises(cli.UserError, match="view.side is 0.16, not 0.2"):
     train_open_loop(changed, [data[0]], [data[1]], finished[0])
 
 
 def test_the_policy_scores_as_the_network_does(data, finished):
   workdir = finished[0]
-  policy = _open_loop.make_open_loop(workdir / "checkpoints", finished[1]["step"])
-  held_out = _patches.grasps(
+  policy = open_loop_policy.make_open_loop(workdir / "checkpoints", finished[1]["step"])
+  held_out = patch_inputs.grasps(
     source.open_dataset(data[1]), patch_size=SIZE, half_turn=True, is_training=False
   )
-  frames = _patches.PatchFrames(held_out, 0, square=patches.SQUARE)
+  frames = patch_inputs.PatchFrames(held_out, 0, square=patches.SQUARE)
   cut = np.stack([frames.pair(i, 1)[0] for i in range(24)])
   with np.load(workdir / "held_out_predictions.npz") as arrays:
     np.testing.assert_allclose(
@@ -192,7 +187,7 @@ def test_the_policy_scores_as_the_network_does(data, finished):
 
 def test_attempts_without_a_calibration_are_refused(tmp_path, data):
   unknown = testing.write_synthetic_dataset(tmp_path, num_attempts=8)
-  with pytest.raises(_edge.UserError, match="no calibration is known.*'unit-0'"):
+  with pytest.raises(cli.UserError, match="no calibration is known.*'unit-0'"):
     train_open_loop(config(), [unknown], [data[1]], tmp_path / "run")
   assert not (tmp_path / "run").exists()
 

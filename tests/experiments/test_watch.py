@@ -13,8 +13,10 @@ import pytest
 import hand_eye
 from envs import objects, rollout, units
 from envs.attempt import Attempt
-from experiments import _edge, _policies, _window, evaluate, watch
+from experiments import cli, evaluate, watch
 from experiments.configs import demo as demo_config
+from experiments.evaluation import policies as policies_lib
+from experiments.pictures import window
 from hand_eye import checkpoint, training
 from hand_eye import network as network_lib
 
@@ -28,7 +30,7 @@ def config():
 
 
 def choose(config, name, checkpoint=""):
-  return _policies.choose(name, config, _policies.Networks(servo=str(checkpoint)))
+  return policies_lib.choose(name, config, policies_lib.Networks(servo=str(checkpoint)))
 
 
 class Counts:
@@ -56,13 +58,13 @@ class Counts:
 def test_a_video_shows_every_attempt_and_changes_none(config, tmp_path):
   scene = watch.plan_scene(config, unit=2, num_attempts=2, seed=5)
   lines = []
-  policy = _policies.RANDOM
+  policy = policies_lib.RANDOM
   path = watch.film(scene, policy, tmp_path / "new", 96, lines.append)
   assert path == tmp_path / "new" / "watch-random-held_out-02-scene-5.mp4"
   assert [p.name for p in path.parent.iterdir()] == [path.name]
 
   counts = Counts()
-  result = rollout.run_scene(scene, _policies.make_policy(policy), counts)
+  result = rollout.run_scene(scene, policies_lib.make_policy(policy), counts)
   assert result.diverged == 0
   told = [watch.describe(n, a) for n, a in enumerate(result.attempts, start=1)]
   assert lines == told
@@ -161,10 +163,10 @@ def test_a_lost_attempt_is_told():
 
 @pytest.mark.parametrize(
   "name",
-  [n for n in _policies.POLICIES if n not in ("servo", "open_loop", "exported")],
+  [n for n in policies_lib.POLICIES if n not in ("servo", "open_loop", "exported")],
 )
 def test_every_policy_without_a_network_can_be_watched(config, name):
-  policy = _policies.make_policy(choose(config, name))
+  policy = policies_lib.make_policy(choose(config, name))
   scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
   (attempt,) = rollout.run_scene(scene, policy).attempts
   assert watch.describe(1, attempt).startswith("attempt 1: ")
@@ -173,17 +175,17 @@ def test_every_policy_without_a_network_can_be_watched(config, name):
 def test_the_shipped_policy_can_be_watched(config):
   """Two robots have it side by side, each with frames of its own."""
   file = Path(hand_eye.__file__).parent / "pretrained" / "two_cores.hep"
-  networks = _policies.Networks(exported=str(file))
-  spec = _policies.choose("exported", config, networks)
-  policies = [_policies.make_policy(spec) for _ in range(2)]
+  networks = policies_lib.Networks(exported=str(file))
+  spec = policies_lib.choose("exported", config, networks)
+  policies = [policies_lib.make_policy(spec) for _ in range(2)]
   assert policies[0] is not policies[1]
   scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
   for result in rollout.run_scenes([scene, scene], policies):
     (evidence,) = result.attempts[0].evidence
     assert 0 < evidence["p_null"] < 1 and evidence["action"] != "hold"
   config.network.preset = "levine2016"
-  with pytest.raises(_edge.UserError, match="frames of 72 pixels.*512"):
-    _policies.choose("exported", config, networks)
+  with pytest.raises(cli.UserError, match="frames of 72 pixels.*512"):
+    policies_lib.choose("exported", config, networks)
 
 
 @pytest.mark.parametrize(
@@ -202,19 +204,19 @@ def test_the_shipped_policy_can_be_watched(config):
     (lambda c, p: watch.plan_scene(c, num_steps=1), "--num_steps=1: .*least 2"),
     (lambda c, p: watch.plan_scene(c, seed=-1), "--seed=-1"),
     (
-      lambda c, p: watch.film(watch.plan_scene(c), _policies.RANDOM, p, 97),
+      lambda c, p: watch.film(watch.plan_scene(c), policies_lib.RANDOM, p, 97),
       "--size=97: expected an even number",
     ),
     (
-      lambda c, p: watch.film(watch.plan_scene(c), _policies.RANDOM, "", 96),
+      lambda c, p: watch.film(watch.plan_scene(c), policies_lib.RANDOM, "", 96),
       "--workdir is needed",
     ),
   ],
 )
 def test_what_a_person_can_mend_is_one_line(config, tmp_path, call, words):
-  with pytest.raises((_edge.UserError, objects.ObjectsError), match=words) as caught:
+  with pytest.raises((cli.UserError, objects.ObjectsError), match=words) as caught:
     call(config, tmp_path)
-  assert _edge.message_for_user(caught.value)
+  assert cli.message_for_user(caught.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="displays are named so on Linux")
@@ -225,8 +227,8 @@ def test_what_a_person_can_mend_is_one_line(config, tmp_path, call, words):
 def test_without_a_display_a_window_is_refused(config, monkeypatch, display, words):
   monkeypatch.setenv("DISPLAY", display)
   monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-  with pytest.raises(_edge.UserError, match=words + ".*--workdir"):
-    watch.show(watch.plan_scene(config), _policies.RANDOM)
+  with pytest.raises(cli.UserError, match=words + ".*--workdir"):
+    watch.show(watch.plan_scene(config), policies_lib.RANDOM)
 
 
 class Clock:
@@ -246,7 +248,7 @@ class Clock:
 
 def test_a_window_shows_things_as_fast_as_they_happen_and_no_faster():
   clock = Clock()
-  pace = _window.Pace(clock, clock.sleep)
+  pace = window.Pace(clock, clock.sleep)
   simulated = 3.0
   for _ in range(10):
     pace.wait_until(simulated)

@@ -1,0 +1,1 @@
+"""The results of `check_cell`: `cell_tables` sums rows up, `cell_page` writes them."""

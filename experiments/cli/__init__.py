@@ -1,0 +1,52 @@
+"""What every program shares: flags, one-line errors, work folders, rows, progress.
+
+Use it as `cli.NAME`: `cli.run(main, define_flags)` starts a program, `cli.UserError` is
+shown as one line, `cli.define_config` and `cli.build` turn a configuration file into
+dataclasses, `cli.prepare_workdir` and `cli.check_same` guard a work folder,
+`cli.JsonLines` appends rows to a file, `cli.progress` draws a bar.
+"""
+
+from experiments.cli.errors import PACKAGES, UserError, message_for_user, stop
+from experiments.cli.folders import check_same, prepare_workdir, require_folder
+from experiments.cli.program import quieten_libraries, run
+from experiments.cli.progress_bar import Stopwatch, progress
+from experiments.cli.provenance import versions
+from experiments.cli.rows import (
+  JsonLines,
+  read_jsonl,
+  rewrite_jsonl,
+  to_json,
+  write_atomically,
+)
+from experiments.cli.settings import (
+  CONFIGS,
+  DEFAULT_CONFIG,
+  build,
+  define_config,
+  load_config,
+)
+
+__all__ = [
+  "CONFIGS",
+  "DEFAULT_CONFIG",
+  "JsonLines",
+  "PACKAGES",
+  "Stopwatch",
+  "UserError",
+  "build",
+  "check_same",
+  "define_config",
+  "load_config",
+  "message_for_user",
+  "prepare_workdir",
+  "progress",
+  "quieten_libraries",
+  "read_jsonl",
+  "require_folder",
+  "rewrite_jsonl",
+  "run",
+  "stop",
+  "to_json",
+  "versions",
+  "write_atomically",
+]

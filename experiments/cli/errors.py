@@ -1,0 +1,36 @@
+"""What ends a program in one line: errors that explain themselves."""
+
+import errno
+import sys
+from typing import NoReturn
+
+PACKAGES = ("hand_eye", "envs", "data_pipeline", "experiments")
+
+
+class UserError(Exception):
+  """Something the person who started the program can mend; shown as one line."""
+
+
+def message_for_user(error: BaseException) -> str | None:
+  """One line for errors that explain themselves, None for those that are bugs.
+
+  Error classes of our own packages are written for the reader; so are the operating
+  system's about files.
+  """
+  if type(error).__module__.split(".")[0] in PACKAGES:
+    return " ".join(str(error).split())
+  if isinstance(error, OSError) and error.errno is not None:
+    where = f"{error.filename}: " if error.filename else ""
+    advice = {
+      errno.ENOSPC: "; free some space and run the same command again",
+      errno.EACCES: "; choose a folder that you may write to",
+      errno.EROFS: "; choose a folder that you may write to",
+    }.get(error.errno, "")
+    return f"{where}{error.strerror}{advice}"
+  return None
+
+
+def stop(message: str, status: int = 1) -> NoReturn:
+  """Ends the program with one line on standard error."""
+  print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+  sys.exit(status)

@@ -1,0 +1,102 @@
+"""Work folders: there, writable, and of one configuration."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.cli.errors import UserError
+from experiments.cli.rows import to_json, write_atomically
+
+
+def require_folder(path: str | Path, flag: str, made_by: str) -> Path:
+  """The folder behind a flag. Raises UserError that says which command makes it."""
+  if not str(path):
+    raise UserError(f"--{flag} is needed: the folder that {made_by} writes")
+  path = Path(path)
+  if not path.is_dir():
+    found = "is a file" if path.exists() else "does not exist"
+    raise UserError(
+      f"--{flag}={path} {found}; expected the folder that {made_by} writes"
+    )
+  return path
+
+
+def prepare_workdir(path: str | Path, flag: str = "workdir") -> Path:
+  """Makes the folder and proves that it can be written to. Raises UserError if not."""
+  if not str(path):
+    raise UserError(f"--{flag} is needed: a folder for the results")
+  path = Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"--{flag}={path} cannot be written to ({error.strerror});"
+      " choose a folder that you may write to"
+    ) from error
+  return path
+
+
+def check_same(
+  path: str | Path,
+  identity: Mapping[str, Any],
+  what: str,
+  *,
+  growing: Sequence[str] = (),
+) -> None:
+  """Refuses to mix results of two configurations in one folder.
+
+  Args:
+    path: of the folder's config.json, written if nothing is refused.
+    identity: what decides the results: fields, and sections of fields.
+    what: the folder then holds, `an evaluation`.
+    growing: sections that may gain fields, or leave out some that the folder has; what
+      both know must agree, and the file keeps all.
+
+  Raises:
+    UserError: the file holds another identity; names the fields, or says that it is
+      damaged.
+  """
+  path = Path(path)
+  now = json.loads(to_json(identity))
+  if path.is_file():
+    try:
+      recorded = json.loads(path.read_text(encoding="utf-8"))
+      before = _by_field(recorded)
+    except (ValueError, AttributeError) as error:
+      raise UserError(
+        f"{path} is damaged ({error}); choose another --workdir, or remove that folder"
+      ) from error
+    fields_now = _by_field(now)
+    missing = object()
+    different = [
+      name
+      for name in {**fields_now, **before}
+      if before.get(name, missing) != fields_now.get(name, missing)
+      and not (
+        name.partition(".")[0] in growing
+        and missing in (before.get(name, missing), fields_now.get(name, missing))
+      )
+    ]
+    if different:
+      raise UserError(
+        f"{path.parent} holds {what} with another {', '.join(different)};"
+        " choose another --workdir, or remove that folder"
+      )
+    for section in growing:
+      now[section] = {**recorded.get(section, {}), **now[section]}
+  write_atomically(path, to_json(now, indent=2) + "\n")
+
+
+def _by_field(identity: Mapping[str, Any]) -> dict[str, Any]:
+  """{'section.field' or 'field': value}."""
+  found: dict[str, Any] = {}
+  for name, value in identity.items():
+    if isinstance(value, Mapping):
+      found |= {f"{name}.{field}": entry for field, entry in value.items()}
+    else:
+      found[name] = value
+  return found

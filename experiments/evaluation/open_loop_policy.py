@@ -1,0 +1,65 @@
+"""Makes the open-loop policy from the checkpoints of experiments.train_open_loop."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.baselines.open_loop import SEARCH, OpenLoopPolicy, Search
+from envs.baselines.patches import Square
+from experiments.fitting import patch_inputs
+from hand_eye import checkpoint, commands, inference
+
+
+def make_open_loop(
+  checkpoints: str | Path, step: int, *, search: Search = SEARCH
+) -> OpenLoopPolicy:
+  """The open-loop policy with the network of a checkpoint.
+
+  Args:
+    checkpoints: folder that python -m experiments.train_open_loop writes.
+    step: which checkpoint.
+    search: see `OpenLoopPolicy`.
+
+  Raises:
+    CheckpointError: there is none of that step, or it is of another purpose.
+  """
+  score, size, square = _load(str(checkpoints), step)
+  return OpenLoopPolicy(score, size, square=square, search=search)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(checkpoints: str, step: int) -> "tuple[PatchScore, int, Square]":
+  """Once for all robots: it compiles."""
+  weights = checkpoint.load_policy(checkpoints, step=step, purpose=checkpoint.OPEN_LOOP)
+  experiment = checkpoint.describe(checkpoints, step=step)["experiment"]
+  square = patch_inputs.settings_of(experiment).square
+  return PatchScore(weights), weights.config.crop_size, square
+
+
+class PatchScore:
+  """The network as an `open_loop.Score`: probabilities that closing here succeeds."""
+
+  def __init__(self, weights: checkpoint.PolicyWeights):
+    config = weights.config
+    predictor = inference.build_predictor(config)
+    folded = jax.device_put(
+      inference.prepare(weights.params, weights.batch_stats, config)
+    )
+
+    @jax.jit
+    def probabilities(folded, patches):
+      features = predictor.encode(
+        folded, {}, jnp.concatenate([patches, patches], axis=-1)
+      )
+      null = jnp.broadcast_to(commands.NULL_COMMAND, (len(patches), 5))
+      return jax.nn.sigmoid(predictor.score(folded, {}, features, null))
+
+    self._probabilities = functools.partial(probabilities, folded)
+
+  def __call__(self, patches: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """float32[N]; each N that comes is compiled once."""
+    del poses
+    return np.asarray(self._probabilities(patches))

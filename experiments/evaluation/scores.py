@@ -1,0 +1,137 @@
+"""What the rows of an evaluation add up to: both protocols of Section 6."""
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from envs import protocols
+from experiments import statistics
+
+Row = Mapping[str, Any]
+
+
+def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
+  """The content of summary.json that follows from rows.
+
+  Args:
+    rows: of rows.jsonl, see `trials.row_of`; those under a condition are left out.
+    policies: names, in the order of the table.
+
+  Returns:
+    policies: {name: {with_replacement: a rate with its Wilson interval,
+      without_replacement: {first: {10: a rate with its bootstrap interval, ...},
+      cleared_at: [attempt or None, one a repetition]}}}; rates are of success;
+    paired: {name: {protocol: (difference to the rate of the `reference`, low, high)}},
+      for those that were in the same bins;
+    detectors: how far labels can be trusted.
+  """
+  plain = [row for row in rows if not row["condition"]]
+  summary: dict[str, Any] = {name: {} for name in policies}
+  bins = {
+    name: {p: by_bin(plain, name, p) for p in protocols.NAMES} for name in policies
+  }
+  for name in policies:
+    with_, without = (bins[name][protocol] for protocol in protocols.NAMES)
+    if with_:
+      counts = [successes_of(rows) for rows in with_.values()]
+      summary[name]["with_replacement"] = statistics.rate(*_total(counts))
+    if without:
+      summary[name]["without_replacement"] = _without(without)
+  return {
+    "policies": summary,
+    "paired": _paired(bins, reference(policies)),
+    "detectors": statistics.detectors(plain),
+  }
+
+
+def by_bin(rows: Iterable[Row], policy: str, protocol: str) -> dict[int, list[Row]]:
+  """Rows of a policy under a protocol by repetition, attempts in order."""
+  found = collections.defaultdict(list)
+  for row in rows:
+    if row["policy"] == policy and row["protocol"] == protocol:
+      found[row["repetition"]].append(row)
+  return {
+    repetition: sorted(found[repetition], key=lambda row: row["attempt"])
+    for repetition in sorted(found)
+  }
+
+
+def successes_of(rows: Sequence[Row]) -> tuple[int, int]:
+  """(successes, attempts)."""
+  return sum(bool(row["success"]) for row in rows), len(rows)
+
+
+def reference(policies: Sequence[str]) -> str:
+  """The policy that the others are compared with: the servo, else the last."""
+  ours = [name for name in ("servo", "exported") if name in policies]
+  return [*ours, *policies[-1:], ""][0]
+
+
+def _without(bins: Mapping[int, Sequence[Row]]) -> dict[str, Any]:
+  outcomes = [[bool(row["success"]) for row in rows] for rows in bins.values()]
+  first = {}
+  for count in protocols.FIRST:
+    lost = protocols.failures(outcomes, count)
+    first[str(count)] = statistics.bootstrap_rate([(n - k, n) for k, n in lost])
+  return {
+    "first": first,
+    "cleared_at": [
+      protocols.cleared_at([row["remaining"] for row in rows]) for rows in bins.values()
+    ],
+  }
+
+
+def _paired(bins: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, Any]:
+  table: dict[str, Any] = {}
+  for name, by_protocol in bins.items():
+    if name == base:
+      continue
+    for protocol, own in by_protocol.items():
+      others = bins[base][protocol]
+      if own and list(own) == list(others):
+        counts, base_counts = (
+          [successes_of(rows) for rows in one.values()] for one in (own, others)
+        )
+        found = statistics.paired_difference(counts, base_counts)
+        table.setdefault(name, {})[protocol] = found
+  return table
+
+
+def _total(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+  return sum(k for k, _ in counts), sum(n for _, n in counts)
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+  """The result tables for the terminal: success with, failures without replacement."""
+  lines = []
+  policies = summary["policies"]
+  width = max([len("policy"), *map(len, policies)])
+  if rows := _of(policies, "with_replacement"):
+    lines.append(f"{'policy':<{width}} {'attempts':>8} {'success':>8}   95 % interval")
+    for name, one in rows.items():
+      lines.append(
+        f"{name:<{width}} {one['attempts']:>8} {100 * one['rate']:>6.1f} %"
+        f"   {100 * one['low']:.1f} to {100 * one['high']:.1f} %"
+      )
+  if rows := _of(policies, "without_replacement"):
+    heads = "".join(f"{f'first {count}':>22}" for count in protocols.FIRST)
+    lines.append(
+      f"\nWithout replacement: failures (95 % interval)\n{'policy':<{width}}{heads}"
+      "  cleared"
+    )
+    for name, one in rows.items():
+      cells = "".join(f"{_failures(one['first'][str(n)]):>22}" for n in protocols.FIRST)
+      cleared = [at for at in one["cleared_at"] if at]
+      lines.append(
+        f"{name:<{width}}{cells}  {len(cleared)} of {len(one['cleared_at'])}"
+      )
+  return "\n".join(lines)
+
+
+def _of(policies: Mapping[str, Any], protocol: str) -> dict[str, Any]:
+  return {name: one[protocol] for name, one in policies.items() if protocol in one}
+
+
+def _failures(rate: Mapping[str, Any]) -> str:
+  low, high = 1 - rate["high"], 1 - rate["low"]
+  return f"{100 * (1 - rate['rate']):.1f} % ({100 * low:.0f} to {100 * high:.0f})"

@@ -1,0 +1,307 @@
+"""Runs save when told to stop; killed or stopped, they continue to the same bits."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipeline import testing
+from experiments import cli, train
+from experiments.configs import demo
+from experiments.fitting import meter, stopping, train_config
+from hand_eye import checkpoint
+
+NETWORK = {
+  "preset": "small",
+  "channels": 4,
+  "image_convs": 0,
+  "command_convs": 0,
+  "dense_units": (8,),
+}
+STEPS = 10
+
+
+def train_section(**changes):
+  section = dict(
+    demo.train().items(), phases=((4, 0.01), (6, 1.0)), batch_size=16,
+    eval_batch_size=16, log_every=2, eval_every=4,
+  )  # fmt: skip
+  section["optimizer"] = dict(section["optimizer"].items(), warmup_steps=2)
+  section["jitter"] = dict(section["jitter"].items())
+  return {**section, **changes}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, compiled_once):
+  root = tmp_path_factory.mktemp("data")
+  return (
+    testing.write_synthetic_dataset(root, "train", num_attempts=48, seed=0),
+    testing.write_synthetic_dataset(
+      root, "held_out", num_attempts=16, first_unit=4, seed=1
+    ),
+  )
+
+
+def run(data, workdir, *, network=NETWORK, init_from="", **changes):
+  config = {"network": network, "train": train_section(**changes)}
+  return train.train(config, [data[0]], [data[1]], workdir, init_from=init_from)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("uninterrupted")
+  run(data, workdir)
+  return workdir
+
+
+def weights(workdir, step="last"):
+  policy = checkpoint.load_policy(workdir / "checkpoints", step=step)
+  return policy.step, jax.tree.leaves((policy.params, policy.batch_stats))
+
+
+def assert_same_weights(one, other):
+  assert weights(one)[0] == weights(other)[0]
+  for mine, theirs in zip(weights(one)[1], weights(other)[1], strict=True):
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def stopping_after(monkeypatch, step, sent=signal.SIGTERM):
+  """Sends a signal to this process when a run has started that step."""
+  add = meter.Meter.add
+
+  def add_and_signal(self, number, *rest):
+    add(self, number, *rest)
+    if number == step:
+      os.kill(os.getpid(), sent)
+
+  monkeypatch.setattr(meter.Meter, "add", add_and_signal)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_after_the_step_and_the_run_continues_to_the_same_bits(
+  data, uninterrupted, tmp_path, monkeypatch, sent
+):
+  handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  # Neither logged nor evaluated, one step into the second phase.
+  stopping_after(monkeypatch, 5, sent)
+  with pytest.raises(stopping.Stopped, match=f"{sent.name} and saved at step 5 of 10"):
+    run(data, tmp_path)
+  monkeypatch.undo()
+  assert weights(tmp_path)[0] == 5
+  now = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  assert now == handlers
+  run(data, tmp_path)
+  assert_same_weights(tmp_path, uninterrupted)
+  # Every step is in one row or another, none in two.
+  rows = cli.read_jsonl(tmp_path / "metrics.jsonl")
+  steps = [row["step"] for row in rows if row["split"] == "train"]
+  assert steps == [2, 4, 5, 6, 8, 10]
+
+
+def test_a_second_signal_acts_at_once():
+  # A shell starts what runs in the background with SIGINT ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      with stopping.Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.agreed(is_meeting=False) == "SIGINT"
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)  # is interrupted
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_checkpoints_between_evaluations(data, tmp_path, monkeypatch):
+  saved = []
+  save = checkpoint.Checkpointer.save
+
+  def note(self, state, **arguments):
+    saved.append((int(state.step), arguments.get("score") is not None))
+    save(self, state, **arguments)
+
+  monkeypatch.setattr(checkpoint.Checkpointer, "save", note)
+  run(data, tmp_path, save_every=3)
+  assert saved == [(3, False), (4, True), (6, False), (8, True), (9, False), (10, True)]
+
+
+def test_nonsense_names_step_attempts_and_the_last_good_checkpoint(
+  data, tmp_path, monkeypatch
+):
+  fetch, calls = meter.Meter.fetch, []
+
+  def fetch_nonsense(self, batches):
+    batch, on_device = fetch(self, batches)
+    calls.append(batch)
+    if len(calls) == 7:
+      on_device = on_device.replace(
+        command=on_device.command / (on_device.command - on_device.command)
+      )
+    return batch, on_device
+
+  monkeypatch.setattr(meter.Meter, "fetch", fetch_nonsense)
+  with pytest.raises(Exception, match="not finite at step 7 ") as caught:
+    run(data, tmp_path)
+  message = cli.message_for_user(caught.value)
+  assert f"last good checkpoint is {tmp_path / 'checkpoints' / '4'}" in message
+  named = re.findall(r"train-(\d{6})", message)
+  assert len(named) == 8
+  assert {int(name) for name in named} <= set(calls[6]["attempt"].tolist())
+  assert checkpoint.load_policy(tmp_path / "checkpoints", step="last").step == 4
+
+
+def test_a_batch_that_was_not_placed_on_the_devices_is_an_error(
+  data, tmp_path, monkeypatch
+):
+  """The guard is on: a step that waits for a forgotten copy does not pass unseen."""
+  fetch = meter.Meter.fetch
+
+  def fetch_to_the_host(self, batches):
+    batch, on_device = fetch(self, batches)
+    return batch, jax.tree.map(np.asarray, on_device)
+
+  monkeypatch.setattr(meter.Meter, "fetch", fetch_to_the_host)
+  with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+    run(data, tmp_path)
+
+
+def test_a_warm_start_begins_with_the_best_weights_of_another_run(
+  data, uninterrupted, tmp_path, monkeypatch
+):
+  stopping_after(monkeypatch, 1)  # a step of the warm-up, whose learning rate is 0
+  with pytest.raises(stopping.Stopped):
+    run(data, tmp_path / "warm", init_from=uninterrupted)
+  monkeypatch.undo()
+  policy = checkpoint.load_policy(tmp_path / "warm" / "checkpoints")
+  source = checkpoint.load_policy(uninterrupted / "checkpoints", step="best")
+  assert policy.step == 1
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+    policy.params,
+    source.params,
+  )
+  said = json.loads((tmp_path / "warm" / "config.json").read_text())
+  assert said["init"] == {"from": str(uninterrupted), "step": source.step}
+
+  # Not as a run of another origin, but although that run is gone.
+  with pytest.raises(cli.UserError, match="init.from"):
+    run(data, tmp_path / "warm")
+  with pytest.raises(cli.UserError, match="init.from"):
+    run(data, tmp_path / "warm", init_from=tmp_path / "elsewhere")
+  moved = uninterrupted.rename(tmp_path / "gone")
+  try:
+    run(data, tmp_path / "warm", init_from=uninterrupted)
+  finally:
+    moved.rename(uninterrupted)
+  assert weights(tmp_path / "warm")[0] == STEPS
+
+
+def test_a_warm_start_from_another_network_names_the_field(
+  data, uninterrupted, tmp_path
+):
+  other = {**NETWORK, "channels": 8}
+  with pytest.raises(cli.UserError, match="init_from.*channels is 4 in it"):
+    run(data, tmp_path, network=other, init_from=uninterrupted)
+  with pytest.raises(checkpoint.CheckpointError, match="no checkpoint directory"):
+    run(data, tmp_path, init_from=tmp_path / "nothing")
+
+
+def test_a_run_of_before_a_field_was_there_continues(data, uninterrupted, tmp_path):
+  identity = {
+    "network": {"channels": 4, "stem_form": "direct"},
+    "train": {"batch_norm": "global"},
+  }
+  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+  (tmp_path / "config.json").write_text('{"network": {"channels": 4}, "train": {}}')
+  train.check_same_run(tmp_path, identity)
+  identity["train"]["batch_norm"] = "per_device"
+  with pytest.raises(cli.UserError, match="train.batch_norm is global, not per_dev"):
+    train.check_same_run(tmp_path, identity)
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    ({"batch_norm": "none"}, "batch_norm is 'none'"),
+    ({"save_every": -1}, "save_every is -1"),
+  ],
+)
+def test_wrong_fields_are_named(changes, words):
+  with pytest.raises(cli.UserError, match=words):
+    train_config.build_train(train_section(**changes))
+
+
+def program(tmp_path, data, workdir, **network):
+  """The command of a whole program, and its environment."""
+  config = tmp_path / "config.py"
+  config.write_text(
+    textwrap.dedent(f"""
+    from ml_collections import ConfigDict
+    def get_config():
+      return ConfigDict({{
+        "network": {dict(NETWORK, **network)!r}, "train": {train_section()!r}
+      }})
+    """)
+  )
+  return [
+    sys.executable, "-m", "experiments.train", f"--config={config}",
+    f"--data={data[0]}", f"--held_out={data[1]}", f"--workdir={workdir}",
+  ]  # fmt: skip
+
+
+def environment(**changes):
+  return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd(), **changes}
+
+
+@pytest.mark.slow
+def test_killed_at_random_steps_it_still_ends_with_the_same_bits(
+  data, uninterrupted, tmp_path
+):
+  command = program(tmp_path, data, tmp_path / "run")
+  rng = random.Random(time.time_ns())
+  kills = 0
+  for _ in range(30):
+    process = subprocess.Popen(
+      command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    # Until it trains, and then at some moment: within a step or a checkpoint.
+    begin = time.monotonic()
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    known = metrics.stat().st_size if metrics.exists() else 0
+    while process.poll() is None and time.monotonic() - begin < 120:
+      if metrics.exists() and metrics.stat().st_size > known:
+        time.sleep(rng.uniform(0, 0.5))
+        break
+      time.sleep(0.01)
+    if process.poll() is not None:
+      assert process.returncode == 0, process.stderr.read().decode()
+      break
+    process.kill()
+    process.wait()
+    kills += 1
+  assert process.returncode == 0 and kills
+  assert_same_weights(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.slow
+def test_the_program_ends_with_its_own_status_on_sigterm(data, uninterrupted, tmp_path):
+  command = program(tmp_path, data, tmp_path / "run")
+  process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
+  metrics = tmp_path / "run" / "metrics.jsonl"
+  while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+    time.sleep(0.01)
+  process.terminate()
+  message = process.communicate(timeout=120)[1].decode()
+  assert process.returncode == stopping.STOPPED, message
+  assert "stopped by SIGTERM and saved at step" in message
+  assert subprocess.run(command, env=environment(), check=False).returncode == 0
+  assert_same_weights(tmp_path / "run", uninterrupted)

@@ -1,0 +1,109 @@
+"""Intervals against SciPy, closed forms and the library's own exact figures."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from experiments import cli, statistics
+from hand_eye import losses
+
+
+@pytest.mark.parametrize(
+  ("successes", "attempts"), [(0, 10), (3, 17), (50, 120), (9, 9)]
+)
+def test_wilson_equals_scipy(successes, attempts):
+  expected = scipy_stats.binomtest(successes, attempts).proportion_ci(method="wilson")
+  assert statistics.wilson(successes, attempts) == pytest.approx(
+    (expected.low, expected.high), abs=1e-9
+  )
+
+
+def test_a_rate_is_an_entry_of_a_table():
+  low, high = statistics.wilson(3, 12)
+  assert statistics.rate(3, 12) == {
+    "attempts": 12, "successes": 3, "rate": 0.25, "low": low, "high": high
+  }  # fmt: skip
+  assert statistics.rate(0, 0)["rate"] == 0.0
+
+
+def test_a_training_needs_no_simulator_for_its_statistics():
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-c",
+      "import sys, experiments.statistics; print('mujoco' in sys.modules)",
+    ],
+    cwd=cli.CONFIGS.parents[1],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == "False"
+
+
+def test_nothing_attempted_says_nothing():
+  assert statistics.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_difference_equals_newcombes_published_example():
+  # Newcombe (1998), Table II, (a): 56/70 against 48/80, method 10.
+  gap, low, high = statistics.difference(56, 70, 48, 80)
+  assert gap == pytest.approx(0.2)
+  assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_auc_counts_ties_one_half():
+  labels = np.array([1, 0, 1, 0], bool)
+  assert statistics.auc(labels, np.array([0.9, 0.1, 0.5, 0.5])) == pytest.approx(
+    3.5 / 4
+  )
+
+
+def test_auc_of_one_class_is_undefined():
+  assert statistics.auc(np.ones(3, bool), np.arange(3.0)) is None
+  assert statistics.auc(np.array([], bool), np.array([])) is None
+
+
+def test_auc_and_interval_agree_with_the_exact_ones_for_independent_samples():
+  rng = np.random.default_rng(0)
+  labels = rng.random(600) < 0.3
+  scores = labels * 0.8 + rng.normal(size=600)
+  exact = losses.auc_interval(labels, scores)
+  assert statistics.auc(labels, scores) == pytest.approx(exact.value)
+  low, high = statistics.auc_interval(labels, scores, np.arange(600))
+  assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.012)
+
+
+def test_samples_of_one_attempt_do_not_narrow_the_interval():
+  rng = np.random.default_rng(1)
+  labels = rng.random(200) < 0.4
+  scores = labels * 0.5 + rng.normal(size=200)
+  once = statistics.auc_interval(labels, scores, np.arange(200))
+  attempts = np.repeat(np.arange(200), 5)
+  repeated = statistics.auc_interval(labels[attempts], scores[attempts], attempts)
+  assert repeated == pytest.approx(once, abs=1e-9)
+
+
+def test_too_few_attempts_have_no_interval():
+  labels = np.array([1, 1, 0, 0], bool)
+  assert statistics.auc_interval(labels, np.arange(4.0), np.array([0, 0, 1, 2])) == (
+    None,
+    None,
+  )
+
+
+def test_reliability_of_a_calibrated_predictor_lies_on_the_diagonal():
+  rng = np.random.default_rng(2)
+  probabilities = rng.random(20_000)
+  labels = rng.random(20_000) < probabilities
+  predicted, observed, counts = statistics.reliability(labels, probabilities)
+  assert counts.sum() == 20_000
+  np.testing.assert_allclose(predicted, observed, atol=0.04)
+
+
+def test_reliability_of_few_samples_has_no_empty_bin():
+  _, _, counts = statistics.reliability(np.array([1, 0]), np.array([0.2, 0.7]))
+  assert counts.tolist() == [1, 1]
