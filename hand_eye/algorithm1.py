@@ -132,7 +132,7 @@ def conclude(
   null_score: chex.Array,
   pose: chex.Array,
   table_height: chex.Array,
-  allowed: limits.Allowed,
+  allowed: limits.FeasibleSet,
   is_last: chex.Array,
   height_key: chex.PRNGKey,
   config: ServoConfig,

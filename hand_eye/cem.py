@@ -45,7 +45,7 @@ def maximize(
   *,
   initial_std: chex.Array,
   is_feasible: Callable[[chex.Array], chex.Array],
-  pull: Callable[[chex.Array], chex.Array],
+  project: Callable[[chex.Array], chex.Array],
   min_std: chex.Array | float = 0.0,
   num_samples: int = NUM_SAMPLES,
   num_elites: int = NUM_ELITES,
@@ -55,7 +55,7 @@ def maximize(
   """Maximises `score_fn` over the feasible points.
 
   Candidates that are not feasible are drawn again, as in Appendix A, but a fixed number
-  of times, so that the function compiles; what is then still outside is pulled in. So
+  of times, so that the function compiles; what is then still outside is projected. So
   `score_fn` never sees a point that is not feasible.
 
   What is not finite counts as the lowest score. Pure: works under `jax.jit` and
@@ -69,14 +69,14 @@ def maximize(
     initial: [D] mean of the first Gaussian.
     initial_std: [D] its standard deviations, without correlation.
     is_feasible: [N, D] -> [N] bool.
-    pull: [N, D] -> [N, D], moves points to feasible ones, best to the nearest, and
+    project: [N, D] -> [N, D], moves points to feasible ones, best to the nearest, and
       leaves feasible points alone.
     min_std: [] or [D] added to each fitted Gaussian as an independent deviation: the
       floor that keeps the search alive where the elites agree.
     num_samples: N.
     num_elites: how many of the best samples each Gaussian is fitted to.
     num_iterations: I.
-    num_redraws: how often infeasible candidates are drawn again before the pull.
+    num_redraws: how often infeasible candidates are drawn again, before projection.
 
   Raises:
     ValueError: for sizes that make no sense.
@@ -95,7 +95,7 @@ def maximize(
       key,
       search,
       is_feasible=is_feasible,
-      pull=pull,
+      project=project,
       min_std=min_std,
       num_redraws=num_redraws,
     )
@@ -171,7 +171,7 @@ def iterate(
   search: Search,
   *,
   is_feasible: Callable[[chex.Array], chex.Array],
-  pull: Callable[[chex.Array], chex.Array],
+  project: Callable[[chex.Array], chex.Array],
   min_std: chex.Array | float = 0.0,
   num_redraws: int = NUM_REDRAWS,
 ) -> Search:
@@ -180,7 +180,7 @@ def iterate(
   The key is this iteration's: `maximize` splits its own into one for each.
   """
   samples = draw(
-    key, search, is_feasible=is_feasible, pull=pull, num_redraws=num_redraws
+    key, search, is_feasible=is_feasible, project=project, num_redraws=num_redraws
   )
   return take(search, samples, score_fn(samples), min_std=min_std)
 
@@ -190,12 +190,12 @@ def draw(
   search: Search,
   *,
   is_feasible: Callable[[chex.Array], chex.Array],
-  pull: Callable[[chex.Array], chex.Array],
+  project: Callable[[chex.Array], chex.Array],
   num_redraws: int = NUM_REDRAWS,
 ) -> chex.Array:
   """Returns the candidates [N, D] of the next iteration, all feasible.
 
-  Drawn, drawn again where not feasible, and pulled in after that; arguments as of
+  Drawn, drawn again where not feasible, and projected after that; arguments as of
   `iterate`.
   """
   if num_redraws < 0:
@@ -207,7 +207,7 @@ def draw(
 
   keys = jax.random.split(key, num_redraws + 1)
   candidates, _ = jax.lax.scan(redraw, _sample(keys[0], search), keys[1:])
-  return jnp.where(is_feasible(candidates)[:, None], candidates, pull(candidates))
+  return jnp.where(is_feasible(candidates)[:, None], candidates, project(candidates))
 
 
 def take(

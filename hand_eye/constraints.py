@@ -1,7 +1,7 @@
-"""What a person adds to the workspace: where to grasp, where not to, which way round.
+"""Limits that a user adds to the workspace: where to grasp, where not, which yaw.
 
-Plain numbers, that can be written into a file and into a command line; `limits` obeys
-them inside the compiled decision. They say where a motion may end and where the gripper
+Plain numbers, for files and command lines; `limits` obeys them inside the compiled
+decision. They say where a motion may end and where the gripper
 may close, not where it passes on the way: give regions the margin that the gripper
 needs, and leave the way to the robot's own safety limits.
 """
@@ -22,12 +22,13 @@ Region = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-  """Limits of a person's own; the default adds none.
+  """The user's own limits; the default adds none.
 
   Attributes:
     grasp_in: (x low, y low, x high, y high) of the region to grasp in, robot base
       frame, metres; None is the whole workspace.
-    keep_out: up to four regions of that form to keep out of; their edges are outside.
+    keep_out: up to four regions of that form to keep out of, their edges included. They
+      may touch and overlap. Motions end `limits.CLEARANCE` outside them.
     yaw_range: (from, to), radians, counter-clockwise; (3.0, 3.4) goes across pi. None
       is every yaw that the workspace has.
 

@@ -47,7 +47,7 @@ class Parts(NamedTuple):
   """A decision in parts, for callers that may have to stop between two iterations.
 
   All are pure. `weights` is {'params': ..., 'batch_stats': ...}; `allowed` is a
-  `limits.Allowed`; a state is a dict of arrays. In turn:
+  `limits.FeasibleSet`; a state is a dict of arrays. In turn:
 
     begin: `(weights, pregrasp_image, image, pose, table_height) -> state`: the image
       half of the network, and the score of closing here;
@@ -134,7 +134,7 @@ def make_parts(
       keys_of(key)[0][now.done],
       now,
       is_feasible=lambda motions: limits.is_feasible(motions, pose, allowed),
-      pull=lambda motions: limits.pull(motions, pose, allowed),
+      project=lambda motions: limits.project(motions, pose, allowed),
       num_redraws=config.num_redraws,
     )
     candidates = commands.from_search(motions, table_height - pose[2])
@@ -218,7 +218,7 @@ def make_decision_fn(
       image,
       pose,
       table_height,
-      limits.allow(workspace, *given),
+      limits.feasible_set(workspace, *given),
       is_last,
       key,
     )
@@ -284,7 +284,7 @@ def make_array_fns(
       images=(pregrasp_image, image),
       pose=pose,
       table_height=table_height,
-      allowed=limits.allow(box, *given),
+      allowed=limits.feasible_set(box, *given),
       is_last=is_last,
       key=jax.random.wrap_key_data(key, impl="threefry2x32"),
     )
@@ -334,7 +334,7 @@ class _Situation(NamedTuple):
   images: tuple[chex.Array, chex.Array]
   pose: chex.Array
   table_height: chex.Array
-  allowed: limits.Allowed
+  allowed: limits.FeasibleSet
   is_last: chex.Array
   key: chex.PRNGKey
 

@@ -25,7 +25,7 @@ def _maximize(score_fn, key=0, *, initial=None, **options):
   options = {
     "initial_std": SCALE,
     "is_feasible": _anywhere,
-    "pull": lambda x: x,
+    "project": lambda x: x,
     **options,
   }
   initial = jnp.zeros(3) if initial is None else initial
@@ -67,7 +67,7 @@ def test_optimum_outside_ends_at_the_boundary():
   result = _maximize(
     _quadratic,
     is_feasible=lambda x: jnp.all((x >= low) & (x <= high), axis=-1),
-    pull=lambda x: jnp.clip(x, low, high),
+    project=lambda x: jnp.clip(x, low, high),
     num_iterations=8,
   )
   np.testing.assert_allclose(result.best, [0.03, -0.03, 0.03], atol=2e-3)
@@ -88,7 +88,7 @@ def test_infeasible_candidates_are_never_scored(num_redraws):
       score,
       key,
       is_feasible=is_feasible,
-      pull=lambda x: jnp.clip(x, centre - 0.009, centre + 0.009),
+      project=lambda x: jnp.clip(x, centre - 0.009, centre + 0.009),
       num_redraws=num_redraws,
     ).scores
 
@@ -102,7 +102,7 @@ def test_redrawing_keeps_candidates_off_the_boundary():
   result = _maximize(
     _quadratic,
     is_feasible=lambda x: x[..., 0] >= 0,
-    pull=lambda x: x.at[..., 0].max(0.0),
+    project=lambda x: x.at[..., 0].max(0.0),
     num_redraws=20,
   )
   assert np.all(result.samples[..., 0] > 0)

@@ -477,8 +477,8 @@ def test_constraints_given_at_loading_hold(path):
   ends = np.asarray(commands.apply(_observation().pose, made.evidence["candidates"]))
   assert np.all(ends[:, 0] >= 0.45 - 1e-5) and np.all(ends[:, 1] >= -1e-5)
   x, y = ends[:, 0], ends[:, 1]
-  # Its edges are outside, and the lower one is an edge of the region to grasp in, too.
-  inside = (x > 0.5 + 1e-5) & (x < 0.55 - 1e-5) & (y > 1e-5) & (y < 0.05 - 1e-5)
+  # Its lower edge is an edge of the region to grasp in, too, and no strip to grasp in.
+  inside = (x >= 0.5) & (x <= 0.55) & (y >= -1e-5) & (y <= 0.05)
   assert not np.any(inside)
   assert np.all(ends[:, 3] >= -0.2 - 1e-4) and np.all(ends[:, 3] <= 0.6 + 1e-4)
   # The gripper hangs over the region: at the last step it may not close there.

@@ -159,6 +159,34 @@ def test_limits_that_leave_nothing_hold():
   assert made.cause == Cause.NOTHING_ALLOWED and "leave no motion" in made.reason
 
 
+def test_regions_that_touch_leave_no_seam():
+  """Two of them forbid the whole workspace: their common edge is forbidden, too."""
+  halves = ((0.40, -0.2, 0.56, 0.2), (0.56, -0.2, 0.70, 0.2))
+  policy = _policy(_towards([0.0, 0.0]), constraints=Constraints(keep_out=halves))
+  rng = np.random.default_rng(0)
+  for seed in range(40):
+    pose = rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
+    pose[0] = 0.56 if seed % 4 == 0 else pose[0]
+    made = policy(Observation(pose=pose, step=1 + 3 * (seed % 2)), _key(seed))
+    assert made.cause == Cause.NOTHING_ALLOWED
+
+
+def test_motions_end_outside_an_l_of_two_regions():
+  """The best place is where the two meet."""
+  corner = ((0.40, -0.2, 0.56, 0.2), (0.56, 0.0, 0.70, 0.2))
+  policy = _policy(_towards([0.0, 0.0]), constraints=Constraints(keep_out=corner))
+  rng = np.random.default_rng(0)
+  moved = 0
+  for seed in range(40):
+    pose = rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
+    made = policy(Observation(pose=pose), _key(seed))
+    if made.action in (Action.MOVE, Action.RAISE):
+      moved += 1
+      x, y = pose[:2] + made.command[:2]
+      assert x > 0.56 and y < 0.0
+  assert moved > 10
+
+
 def test_a_gripper_outside_comes_back_or_holds():
   away = Observation(pose=np.array([0.8, 0.0, 0.12, 0.3], np.float32))
   back = _policy(_towards([-0.15, 0.0], width=0.2))(away, _key())
@@ -221,7 +249,7 @@ def test_closes_at_the_last_step():
 
 def test_everything_scored_ends_at_the_table_and_inside():
   """The null command too. What is not so gets a score that would win."""
-  allowed = limits.allow(WORKSPACE)
+  allowed = limits.feasible_set(WORKSPACE)
 
   def score(weights, command):
     turn = commands.yaw_change(command)
