@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.objects import Body, ObjectSpec, Part, RigidBody, SoftBody, SoftNodes
 from envs.objects.pieces import centre
-from envs.objects.shapes import mass, part_volume
+from envs.objects.shapes import mass, part_rotation, part_volume
 
 SPACING = 0.006  # of points, m
 MOST_POINTS = 15  # along an edge
@@ -47,6 +47,8 @@ def _surface(thing: ObjectSpec) -> tuple[np.ndarray, np.ndarray]:
   if thing.soft is not None:
     return _unit_surface(thing.soft.shape, _counts(thing.soft)), np.zeros(3)
   clouds = [_part_surface(part) for part in thing.parts]
+  if thing.solid is not None:
+    return np.concatenate(clouds), np.zeros(3)
   volumes = np.array([part_volume(part) for part in thing.parts])
   middles = np.array([_part_centre(part) for part in thing.parts])
   return np.concatenate(clouds), volumes @ middles / volumes.sum()
@@ -56,7 +58,7 @@ def _part_centre(part: Part) -> np.ndarray:
   """float64[3]: the centre of mass of a part, object's frame, m."""
   if part.mesh is None:
     return np.array(part.position)  # all other shapes are symmetric about it
-  return _rotation(part) @ centre(part.mesh) + part.position
+  return part_rotation(part) @ centre(part.mesh) + part.position
 
 
 def _part_surface(part: Part) -> np.ndarray:
@@ -78,15 +80,7 @@ def _part_surface(part: Part) -> np.ndarray:
     }.get(part.shape, size)
     counts = tuple(_count(half) for half in half_size)
     points = _unit_surface(part.shape, counts) * half_size
-  return points @ _rotation(part).T + part.position
-
-
-def _rotation(part: Part) -> np.ndarray:
-  rotation = np.empty(9)
-  mujoco.mju_quat2Mat(
-    rotation, np.array(part.quaternion) / np.linalg.norm(part.quaternion)
-  )
-  return rotation.reshape(3, 3)
+  return points @ part_rotation(part).T + part.position
 
 
 def _count(half: float) -> int:

@@ -50,7 +50,7 @@ def _add_rigid(spec: mujoco.MjSpec, thing: ObjectSpec, name: str) -> None:
       name=material, specular=thing.shine, shininess=0.7, rgba=(1, 1, 1, 1)
     )
   for index, part in enumerate(thing.parts):
-    rgb = np.clip(np.asarray(thing.colour) * part.shade, 0.0, 1.0)
+    rgb = np.clip(np.asarray(part.colour or thing.colour) * part.shade, 0.0, 1.0)
     geom = body.add_geom(
       type=_GEOM_TYPES[part.shape],
       size=(*part.size, 0.0, 0.0, 0.0)[:3],
@@ -67,6 +67,12 @@ def _add_rigid(spec: mujoco.MjSpec, thing: ObjectSpec, name: str) -> None:
       geom.meshname = _add_mesh(spec, part, f"{name}_mesh{index}")
     if material:
       geom.material = material
+  if thing.solid is not None:
+    body.explicitinertial = True
+    body.mass = mass(thing)
+    body.ipos = (0.0, 0.0, 0.0)
+    inertia = thing.density * np.array(thing.solid.inertia)
+    body.fullinertia = inertia[(0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)]
 
 
 def _add_mesh(spec: mujoco.MjSpec, part: Part, name: str) -> str:

@@ -115,6 +115,7 @@ def sample_object(family: str, instance: int) -> ObjectSpec:
     friction=float(rng.uniform(*shape.friction)),
     colour=colour,
     soft=shape.soft,
+    solid=shape.solid,
     opacity=shape.opacity,
     shine=shape.shine,
   )

@@ -32,8 +32,9 @@ class Part:
   size: tuple[float, ...] = ()  # MuJoCo's half sizes, m; () for a mesh
   position: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m
   quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
-  shade: float = 1.0  # times the object's colour
+  shade: float = 1.0  # times the colour
   mesh: Mesh | None = None
+  colour: tuple[float, float, float] | None = None  # RGB in [0, 1]; None: the object's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +47,20 @@ class SoftBody:
 
 
 @dataclasses.dataclass(frozen=True)
+class Solid:
+  """The union of an object's parts, its centre of mass at the object's origin."""
+
+  volume: float  # m^3
+  inertia: tuple[tuple[float, float, float], ...]  # m^5: times the density, kg m^2
+
+
+@dataclasses.dataclass(frozen=True)
 class Shape:
   """What a family draws: rigid parts or one soft body, and ranges of material."""
 
   parts: tuple[Part, ...] = ()
   soft: SoftBody | None = None
+  solid: Solid | None = None  # None: what parts share counts as often as they share it
   density: tuple[float, float] = (250.0, 700.0)  # kg/m^3
   friction: tuple[float, float] = (0.6, 1.0)
   opacity: float = 1.0  # below 1: translucent
@@ -76,12 +86,15 @@ class ObjectSpec:
   soft: SoftBody | None = None
   opacity: float = 1.0
   shine: float = 0.0
+  solid: Solid | None = None
 
 
 def mass(thing: ObjectSpec) -> float:
-  """kg; parts that overlap count twice, as they do in MuJoCo."""
+  """kg; without a `solid`, parts that overlap count twice, as they do in MuJoCo."""
   if thing.soft is not None:
     return thing.density * soft_volume(thing.soft)
+  if thing.solid is not None:
+    return thing.density * thing.solid.volume
   return thing.density * sum(part_volume(part) for part in thing.parts)
 
 
@@ -152,8 +165,8 @@ def part_points(part: Part) -> np.ndarray:
     points = part.mesh.vertices.astype(np.float64)
   else:
     corners = np.array(np.meshgrid(*[(-1.0, 1.0)] * 3)).reshape(3, -1).T
-    points = corners * _half_size(part)
-  return points @ _rotation(part.quaternion).T + part.position
+    points = corners * half_size(part)
+  return points @ part_rotation(part).T + part.position
 
 
 def bounds(thing: ObjectSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +207,8 @@ def _triple(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
   return float(x), float(y), float(z)
 
 
-def _half_size(part: Part) -> np.ndarray:
+def half_size(part: Part) -> np.ndarray:
+  """float64[3]: half the sides of the bounding box in the part's own frame, m."""
   size = part.size
   match part.shape:
     case "cylinder":
@@ -206,8 +220,28 @@ def _half_size(part: Part) -> np.ndarray:
   return np.asarray(size, np.float64)
 
 
-def _rotation(quaternion: tuple[float, float, float, float]) -> np.ndarray:
-  w, x, y, z = np.asarray(quaternion) / np.linalg.norm(quaternion)
+def part_contains(part: Part, points: np.ndarray) -> np.ndarray:
+  """bool[P]: which points [P, 3], object's frame, lie inside a part without a mesh."""
+  x, y, z = ((points - part.position) @ part_rotation(part)).T
+  size = part.size
+  match part.shape:
+    case "box":
+      return (np.abs(x) <= size[0]) & (np.abs(y) <= size[1]) & (np.abs(z) <= size[2])
+    case "cylinder":
+      return (x**2 + y**2 <= size[0] ** 2) & (np.abs(z) <= size[1])
+    case "capsule":
+      beyond = np.maximum(np.abs(z) - size[1], 0.0)
+      return x**2 + y**2 + beyond**2 <= size[0] ** 2
+    case "ellipsoid":
+      return (x / size[0]) ** 2 + (y / size[1]) ** 2 + (z / size[2]) ** 2 <= 1.0
+    case "sphere":
+      return x**2 + y**2 + z**2 <= size[0] ** 2
+  raise ValueError(f"part of shape {part.shape!r}: expected a primitive")
+
+
+def part_rotation(part: Part) -> np.ndarray:
+  """float64[3, 3]: from the part's frame to the object's."""
+  w, x, y, z = np.asarray(part.quaternion) / np.linalg.norm(part.quaternion)
   return np.array(
     [
       [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -7,6 +7,7 @@ be pinched somewhere by a 9 cm gripper.
 
 import numpy as np
 
+from envs.objects.composites import composite
 from envs.objects.shapes import Family, Part, Shape, SoftBody, around, centred, turn
 
 _LYING = (float(np.sqrt(0.5)), 0.0, float(np.sqrt(0.5)), 0.0)  # z axis along x
@@ -259,4 +260,5 @@ TRAINING: dict[str, Family] = {
   "crate": _crate,
   "sponge": _sponge,
   "soft_ball": _soft_ball,
+  "composite": composite,
 }
