@@ -8,7 +8,8 @@ needs, and leave the way to the robot's own safety limits.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,11 @@ class Constraints:
   yaw_range: tuple[float, float] | None = None
 
   def __post_init__(self) -> None:
+    if not _is_list(self.keep_out):
+      raise ValueError(
+        f"keep_out is {self.keep_out!r}, expected a list of regions (x low, y low,"
+        " x high, y high)."
+      )
     keep_out = tuple(_region("keep_out", region) for region in self.keep_out)
     object.__setattr__(self, "keep_out", keep_out)
     if len(keep_out) > MOST_KEEP_OUT:
@@ -77,6 +83,10 @@ def from_json(fields: Mapping[str, Any] | None) -> Constraints:
   Raises:
     ValueError: for unknown fields, and as `Constraints`.
   """
+  if not isinstance(fields or {}, Mapping):
+    raise ValueError(
+      f"constraints are {fields!r}, expected an object with {', '.join(INPUTS)}."
+    )
   fields = dict(fields or {})
   known = [field.name for field in dataclasses.fields(Constraints)]
   unknown = sorted(set(fields) - set(known))
@@ -84,9 +94,23 @@ def from_json(fields: Mapping[str, Any] | None) -> Constraints:
     raise ValueError(
       f"unknown constraint {', '.join(unknown)}, known: {', '.join(known)}."
     )
-  if "keep_out" in fields:
-    fields["keep_out"] = tuple(fields["keep_out"])
   return Constraints(**fields)
+
+
+def ensure(constraints: Constraints | None) -> Constraints:
+  """Returns the constraints, or the default for None.
+
+  Raises:
+    ValueError: they are something else; before a robot moves by them, not after.
+  """
+  if constraints is None:
+    return Constraints()
+  if not isinstance(constraints, Constraints):
+    raise ValueError(
+      f"constraints is {type(constraints).__name__} {constraints!r}, expected"
+      " hand_eye.constraints.Constraints(grasp_in=..., keep_out=..., yaw_range=...)."
+    )
+  return constraints
 
 
 def _region(name: str, value: Iterable[float]) -> Region:
@@ -100,10 +124,19 @@ def _region(name: str, value: Iterable[float]) -> Region:
 
 
 def _numbers(name: str, value: Iterable[float], count: int) -> tuple[float, ...]:
-  try:
-    numbers = tuple(float(number) for number in value)
-  except (TypeError, ValueError):
-    numbers = ()
-  if len(numbers) != count or not all(abs(number) < _FAR for number in numbers):
-    raise ValueError(f"{name} is {value!r}, expected {count} finite numbers.")
-  return numbers
+  found = list(value) if _is_list(value) else []
+  if len(found) != count or not all(
+    isinstance(number, numbers.Real)
+    and not isinstance(number, bool)
+    and abs(number) < _FAR
+    for number in found
+  ):
+    raise ValueError(
+      f"{name} is {value!r}, expected {count} finite numbers below {_FAR:g}."
+    )
+  return tuple(float(number) for number in found)
+
+
+def _is_list(value: Any) -> bool:
+  """Whether it holds several values; a string, a mapping and a set do not count."""
+  return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)

@@ -8,14 +8,29 @@ answer into words.
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hand_eye import constraints as constraints_lib
+from hand_eye import observations
 from hand_eye.constraints import Constraints
+from hand_eye.observations import Limits, Observation, ObservationError
 
-Limits = tuple[np.ndarray, np.ndarray]  # Lowest and highest pose, float32[4] each.
+__all__ = [
+  "INPUTS",
+  "Action",
+  "Cause",
+  "Decision",
+  "Limits",
+  "Observation",
+  "ObservationError",
+  "answer",
+  "as_inputs",
+  "hold",
+  "in_words",
+  "is_last",
+]
 
 # Of a compiled decision, in this order, after the weights.
 INPUTS = (
@@ -29,9 +44,6 @@ INPUTS = (
   "key",
   *constraints_lib.INPUTS,
 )
-
-# Metres by which a table may lie outside the workspace: float32 rounding, no more.
-_TABLE_SLACK = 1e-4
 
 
 class Action(enum.IntEnum):
@@ -52,13 +64,14 @@ class Cause(enum.IntEnum):
   MAY_NOT_CLOSE = 3  # the last step, but the gripper is where it may not close
   UNSAFE = 4  # the command would end outside the limits
   NO_TIME = 5  # the deadline left no time for an iteration
-  BAD_INPUT = 6  # pose, table height or workspace are not finite, or leave no room
+  BAD_INPUT = 6  # pose, table height or workspace are implausible, or leave no room
   BLACK_FRAME = 7  # an image of one colour
   FROZEN_FRAME = 8  # the camera sends the same image again and again
   OLD_FRAME = 9  # the image was taken too long ago
   STALE = 10  # the watchdog: no fresh decision has come
   NO_ANSWER = 11  # a server could not be reached, or was busy, or said no
   FAILED = 12  # an error while deciding
+  BAD_ANSWER = 13  # a server's answer breaks the client's own limits
 
 
 _WORDS: Mapping[Cause, str] = {
@@ -68,38 +81,6 @@ _WORDS: Mapping[Cause, str] = {
   Cause.UNSAFE: "the command would end outside the limits",
   Cause.NO_TIME: "the deadline left no time for one iteration",
 }
-
-
-class Observation(Protocol):
-  """What a policy sees before step t. Poses are in the robot base frame, m and rad.
-
-  It may have two fields more: `workspace`, (low [4], high [4]), which narrows that of
-  the policy, and `age`, seconds since `image` was taken.
-  """
-
-  @property
-  def pregrasp_image(self) -> np.ndarray:
-    """[F, F, 3] uint8 RGB of the scene before the gripper came into view."""
-
-  @property
-  def image(self) -> np.ndarray:
-    """[F, F, 3] uint8 RGB, now."""
-
-  @property
-  def pose(self) -> np.ndarray:
-    """[4] float32 measured (x, y, z, yaw); z is the height of the fingertips."""
-
-  @property
-  def step(self) -> int:
-    """t, from 1."""
-
-  @property
-  def num_steps(self) -> int:
-    """T, the step that closes the gripper whatever the network says."""
-
-  @property
-  def table_height(self) -> float:
-    """z of fingertips that touch the table, metres."""
 
 
 class Decision(NamedTuple):
@@ -143,10 +124,6 @@ class Decision(NamedTuple):
     return self.action == Action.CLOSE
 
 
-class ObservationError(ValueError):
-  """An observation of the wrong shape or type: a mistake in the program."""
-
-
 def hold(
   reason: str, cause: Cause = Cause.BAD_INPUT, evidence: Mapping[str, Any] | None = None
 ) -> Decision:
@@ -154,23 +131,6 @@ def hold(
   command = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
   told = {**(evidence or {}), "action": "hold"}
   return Decision(command, Action.HOLD, reason, told, cause=cause, complete=False)
-
-
-def check_observation(observation: Observation, frame_size: int) -> None:
-  """Raises ObservationError unless images and pose have the policy's shape and type."""
-  for name in ("pregrasp_image", "image"):
-    image = np.asarray(getattr(observation, name))
-    if image.shape != (frame_size, frame_size, 3) or image.dtype != np.uint8:
-      raise ObservationError(
-        f"{name} is {image.dtype}{list(image.shape)}, expected"
-        f" uint8[{frame_size}, {frame_size}, 3]: send whole camera frames, the policy"
-        " crops them."
-      )
-  pose = np.asarray(observation.pose)
-  if pose.shape != (4,) or not np.issubdtype(pose.dtype, np.floating):
-    raise ObservationError(
-      f"pose is {pose.dtype}{list(pose.shape)}, expected float32[4]: (x, y, z, yaw)."
-    )
 
 
 def answer(
@@ -192,10 +152,10 @@ def answer(
     frame_size: F that the policy was made for.
     bounds: poses that this policy may send the gripper to. An observation may narrow
       them by a `workspace` of its own, and must bring one if this is None.
-    constraints: a person's own limits.
+    constraints: the user's own limits.
 
   Raises:
-    ObservationError: for images or a pose of another shape or type, or no workspace.
+    ObservationError: for a field or key of another shape or type, or no workspace.
   """
   inputs = as_inputs(
     observation, key, frame_size=frame_size, bounds=bounds, constraints=constraints
@@ -218,47 +178,28 @@ def as_inputs(
 
   Arguments and errors are those of `answer`.
   """
-  check_observation(observation, frame_size)
-  low, high = _workspace(observation, bounds)
-  for name, value in (
-    ("measured pose", observation.pose),
-    ("table height", observation.table_height),
-    ("workspace", (low, high)),
-  ):
-    if not np.all(np.isfinite(value)):
-      return hold(f"the {name} is not finite")
-  if not (np.all(low < high)):
-    return hold("the workspace is empty: a low end is not below its high end")
-  if not low[2] - _TABLE_SLACK <= observation.table_height <= high[2] + _TABLE_SLACK:
-    return hold("the table height is outside the workspace")
+  seen = observations.read(observation, frame_size)
+  key = observations.read_key(key)
+  problem = observations.problem(seen, bounds)
+  if problem:
+    return hold(problem)
+  low, high = observations.joined_workspace(seen, bounds)
   return (
-    np.asarray(observation.pregrasp_image),
-    np.asarray(observation.image),
-    np.asarray(observation.pose, np.float32),
-    np.asarray(observation.table_height, np.float32),
+    seen.pregrasp_image,
+    seen.image,
+    seen.pose,
+    np.asarray(seen.table_height, np.float32),
     low,
     high,
-    np.asarray(is_last(observation)),
-    np.asarray(key, np.uint32),
-    *(constraints or Constraints()).arrays().values(),
+    np.asarray(is_last(seen)),
+    key,
+    *(constraints_lib.ensure(constraints)).arrays().values(),
   )
 
 
 def is_last(observation: Observation) -> bool:
   """Whether t = T: the step that closes whatever the network says."""
   return bool(observation.step >= observation.num_steps)
-
-
-def _workspace(observation: Observation, bounds: Limits | None) -> Limits:
-  given = getattr(observation, "workspace", None)
-  limits = [pair for pair in (bounds, given) if pair is not None]
-  if not limits:
-    raise ObservationError(
-      "no workspace: give the policy one, or give each observation (low [4], high [4])."
-    )
-  low = np.max([np.asarray(low, np.float32) for low, _ in limits], axis=0)
-  high = np.min([np.asarray(high, np.float32) for _, high in limits], axis=0)
-  return low, high
 
 
 def in_words(arrays: Mapping[str, np.ndarray], last: bool) -> Decision:

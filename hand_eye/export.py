@@ -27,6 +27,7 @@ from hand_eye import (
   runtime,
   servo,
 )
+from hand_eye import constraints as constraints_lib
 from hand_eye.constraints import Constraints
 from hand_eye.runtime import LoadedPolicy, PolicyFileError, load_policy, read_manifest
 
@@ -84,7 +85,7 @@ def write_policy(
       weights,
       config or servo.ServoConfig(),
       limits,
-      constraints or Constraints(),
+      constraints_lib.ensure(constraints),
       platforms,
     )
     manifest |= {"about": dict(about or {})}

@@ -7,8 +7,8 @@ What a loaded policy promises:
 
 - It was compiled, warmed and tested when it was loaded; shapes are static, and nothing
   is compiled later: that would be a `RecompilationError`.
-- Images of another shape or type are an `ObservationError`. Black, frozen and old
-  frames, and poses or limits that are not finite, are answered by HOLD.
+- Fields of another shape or type are an `ObservationError`. Black, frozen and old
+  frames, and poses or limits that no robot measures, are answered by HOLD.
 - A score or command that is not finite never leaves: HOLD, with a reason, counted.
 - Length, turn and end of a motion are bounded inside the compiled functions, whatever
   the network says.
@@ -30,7 +30,8 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from hand_eye import decision, policy_file, watchdog
+from hand_eye import constraints as constraints_lib
+from hand_eye import decision, observations, policy_file, watchdog
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Cause
 from hand_eye.engine import ENGINES, EngineError, OpenVino
@@ -119,7 +120,7 @@ class LoadedPolicy:
         iterations that it expects to end before it, and HOLDs if that is none.
 
     Raises:
-      ObservationError: for images or a pose of another shape or type, or no workspace.
+      ObservationError: for a field or key of another shape or type, or no workspace.
       RecompilationError: the policy was loaded without deadlines and is given one.
     """
     clock = self._program.clock
@@ -139,8 +140,8 @@ class LoadedPolicy:
   def _decide(
     self, observation: decision.Observation, key: np.ndarray, end: float | None
   ) -> decision.Decision:
-    decision.check_observation(observation, self.frame_size)
-    problem = self._checks.problem(observation)
+    seen = observations.read(observation, self.frame_size)
+    problem = self._checks.problem(seen)
     if problem is not None:
       return decision.hold(problem[1], problem[0])
     call = self._program.whole
@@ -149,7 +150,7 @@ class LoadedPolicy:
     try:
       return decision.answer(
         call,
-        observation,
+        seen,
         key,
         frame_size=self.frame_size,
         bounds=self._bounds,
@@ -178,7 +179,7 @@ def load_policy(
 
   Args:
     path: of the file.
-    constraints: a person's own limits, beside those that are in the file.
+    constraints: the user's own limits, beside those that are in the file.
     engine: what computes the network in place of JAX, on the CPU: a name of
       `engine.ENGINES`. Everything else stays as it is in the file.
     deadlines: also compile what decisions with a deadline need; an engine always does.
@@ -189,7 +190,9 @@ def load_policy(
     PolicyFileError: if it is missing, damaged, of another format, not for this device
       or engine, or gives another answer than when it was written.
     EngineError: if the engine is not installed or unknown.
+    ValueError: if the constraints are something else.
   """
+  constraints = constraints_lib.ensure(constraints)
   path = pathlib.Path(path)
   manifest, members = policy_file.read(path)
   _check_device(path, manifest, members, engine)
@@ -229,7 +232,7 @@ def load_policy(
     manifest,
     program,
     functools.partial(watchdog.FrameChecks, max_age, most_identical),
-    constraints or Constraints(),
+    constraints,
     engine,
   )
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hand_eye import cem, commands, decision, limits, network
+from hand_eye import constraints as constraints_lib
 from hand_eye.algorithm1 import ServoConfig, ServoDecision, conclude, decide
 from hand_eye.constraints import Constraints
 
@@ -374,7 +375,7 @@ class ServoPolicy:
     self._checks: dict[str, Any] = {
       "frame_size": predictor.config.frame_size,
       "bounds": bounds,
-      "constraints": constraints or Constraints(),
+      "constraints": constraints_lib.ensure(constraints),
     }
     weights = jax.device_put({"params": params, "batch_stats": batch_stats})
     whole = make_array_fns(predictor, config).whole

@@ -284,11 +284,25 @@ def test_from_outside_only_the_way_back_is_safe():
     ({"yaw_range": (0.0, 7.0)}, "yaw_range"),
     ({"yaw_range": "ab"}, "yaw_range"),
     ({"keepout": ()}, "unknown constraint keepout, known: grasp_in"),
+    ({"keep_out": 5}, "keep_out is 5, expected a list of regions"),
+    ({"keep_out": "0,0,1,1"}, "keep_out is '0,0,1,1', expected a list of regions"),
+    ({"keep_out": (0, 0, 1, 1)}, "keep_out is 0, expected 4 finite numbers"),
+    ({"grasp_in": 5}, "grasp_in is 5, expected 4 finite numbers"),
+    ({"grasp_in": "0123"}, "grasp_in is '0123', expected 4 finite numbers"),
+    ({"grasp_in": ("0", "0", "1", "1")}, "expected 4 finite numbers"),
+    ({"yaw_range": (False, True)}, "expected 2 finite numbers"),
+    ([0, 0, 1, 1], "constraints are .* expected an object with grasp_in"),
+    ("grasp_in", "constraints are 'grasp_in', expected an object"),
   ],
 )
 def test_constraints_that_make_no_sense_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
     from_json(fields)
+
+
+def test_regions_may_come_as_arrays():
+  made = Constraints(keep_out=np.array([[0.1, 0.1, 0.2, 0.2]], np.float32))
+  np.testing.assert_allclose(made.arrays()["keep_out"][0], [0.1, 0.1, 0.2, 0.2])
 
 
 def test_a_region_at_the_edge_leaves_no_strip_behind_it():

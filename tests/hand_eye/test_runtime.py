@@ -284,11 +284,62 @@ def test_without_deadlines_a_deadline_is_an_error_and_not_a_compilation(path):
     ({"image": np.zeros((72, 72), np.uint8)}, r"image is uint8\[72, 72\]"),
     ({"pregrasp_image": np.zeros((64, 64, 3), np.uint8)}, "pregrasp_image is uint8"),
     ({"pose": np.zeros(4, int)}, "pose is int"),
+    ({"pose": None}, "pose is NoneType None, expected float32"),
+    ({"pose": [0.5, 0.0, 0.1, [0.2]]}, r"pose is list \[0.5, 0.0, 0.1, \[0.2"),
+    ({"pose": "home"}, "pose is str 'home'"),
+    ({"image": None}, r"image is NoneType None, expected uint8\[72, 72, 3\]"),
+    ({"table_height": None}, "table_height is NoneType None, expected one number"),
+    ({"table_height": "low"}, "table_height is str 'low', expected one number"),
+    ({"table_height": np.zeros(1, np.float32)}, r"table_height is float32\[1\]"),
+    ({"step": 1.0}, "step is float 1.0, expected an integer >= 1"),
+    ({"step": "first"}, "step is str 'first', expected an integer"),
+    ({"step": 0}, "step is 0, expected an integer >= 1"),
+    ({"step": True}, "step is bool True"),
+    ({"num_steps": None}, "num_steps is NoneType None, expected an integer"),
+    ({"workspace": 5}, "workspace is int 5, expected .low, high."),
+    ({"workspace": (np.zeros(4), np.ones(3))}, "workspace is tuple .* expected .low"),
+    ({"workspace": ("a", "b")}, "workspace is tuple"),
+    ({"age": "new"}, "age is str 'new', expected one number .s, or None."),
   ],
 )
-def test_images_of_another_form_are_mistakes_of_the_program(policy, broken, message):
+def test_fields_of_another_form_are_mistakes_of_the_program(policy, broken, message):
   with pytest.raises(decision.ObservationError, match=message):
     policy(_observation(**broken), KEY)
+
+
+def test_a_field_that_is_missing_is_named(policy):
+  class Blind:
+    pregrasp_image = _observation().pregrasp_image
+
+  with pytest.raises(decision.ObservationError, match="image is missing in Blind"):
+    policy(Blind(), KEY)
+
+
+@pytest.mark.parametrize(
+  "key",
+  [
+    jax.random.key(0),
+    None,
+    7,
+    np.zeros(2),
+    np.zeros(4, np.uint32),
+    [0, -1],
+    [0, 2**32],
+    "ab",
+  ],
+)
+def test_keys_of_another_form_are_mistakes_of_the_program(policy, key):
+  with pytest.raises(
+    decision.ObservationError, match=r"key is .* expected uint32\[2\]"
+  ):
+    policy(_observation(), key)
+
+
+def test_whole_numbers_and_arrays_without_axes_are_numbers(policy):
+  seen = _observation(table_height=0, step=np.int64(1), num_steps=np.array(4))
+  made = policy(seen, [0, 1])
+  again = policy.for_robot()(_observation(table_height=0.0), KEY)
+  np.testing.assert_array_equal(made.command, again.command)
 
 
 BLACK = np.zeros((72, 72, 3), np.uint8)
@@ -315,6 +366,17 @@ BLACK = np.zeros((72, 72, 3), np.uint8)
       Cause.BAD_INPUT,
       "workspace is not finite",
     ),
+    # Finite as a float64 alone.
+    ({"pose": np.array([0.5, 1e39, 0.1, 0.0])}, Cause.BAD_INPUT, "pose is not finite"),
+    ({"table_height": 1e39}, Cause.BAD_INPUT, "table height is not finite"),
+    # What no robot measures: far away, in millimetres, in degrees.
+    ({"pose": np.float32([0.5, 0, 5, 0])}, Cause.BAD_INPUT, "measured z is 5 m"),
+    ({"pose": np.float32([0.5, 0, -5, 0])}, Cause.BAD_INPUT, "measured z is -5 m"),
+    ({"pose": np.float32([500, 0, 100, 0])}, Cause.BAD_INPUT, "measured x is 500 m"),
+    ({"pose": np.float32([0.5, -1, 0.1, 0])}, Cause.BAD_INPUT, "measured y is -1 m"),
+    ({"pose": np.float32([0.5, 0, 0.1, 90])}, Cause.BAD_INPUT, "yaw is 90 rad"),
+    ({"pose": np.float32([0.5, 0, 0.1, -6.5])}, Cause.BAD_INPUT, "yaw is -6.5 rad"),
+    ({"pose": np.float32([0.5, 0, -0.2, 0])}, Cause.BAD_INPUT, "z is -0.2 m"),
   ],
 )
 def test_inputs_that_cannot_be_used_hold(policy, broken, cause, words):
@@ -484,6 +546,12 @@ def test_constraints_given_at_loading_hold(path):
   # The gripper hangs over the region: at the last step it may not close there.
   over = _observation(1, step=4, pose=np.array([0.525, 0.025, 0.1, 0.2], np.float32))
   _held(policy(over, KEY), Cause.MAY_NOT_CLOSE, "where the gripper may not")
+
+
+def test_constraints_of_another_type_fail_when_loaded(path):
+  for wrong in ({"keep_out": ()}, (0.4, 0.0, 0.6, 0.1), "grasp_in"):
+    with pytest.raises(ValueError, match="constraints is .* expected hand_eye"):
+      runtime.load_policy(path, constraints=wrong)
 
 
 def test_constraints_that_leave_nothing_hold(path):

@@ -355,6 +355,13 @@ def test_nonsense_is_held():
   assert "pose" in _policy(_towards([0, 0]))(lost, _key()).reason
 
 
+def test_a_workspace_in_millimetres_is_held():
+  box = np.float32([400, -200, 20, -3]), np.float32([700, 200, 300, 3])
+  seen = Observation(workspace=box, pose=np.float32([550, 0, 120, 0]), table_height=20)
+  made = _policy(_towards([0, 0]))(seen, _key())
+  assert made.cause == Cause.BAD_INPUT and "beyond 10 m" in made.reason
+
+
 @pytest.mark.parametrize(
   ("broken", "message"),
   [
