@@ -16,18 +16,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
-from data_pipeline import finish, records, writer
+from data_pipeline import finish, writer
 from data_pipeline import plan as plan_lib
-from envs import fleet, objects, rendering, rollout, units
-from envs.attempt import Attempt
+from envs import fleet, objects, rollout, units
 from experiments import cli
+from experiments.datasets import shard_tasks
 from experiments.evaluation import policies
 from experiments.evaluation.seeds import Purpose, scene_seed
 from experiments.fitting import train_config
 
-RETRIES = 2  # of a shard whose worker died
 # Which family of units a dataset of that name is made with.
 GROUPS = {"train": "training", "held_out": "held_out"}
 _PURPOSES = {"train": Purpose.TRAIN, "held_out": Purpose.HELD_OUT}
@@ -108,28 +107,6 @@ class CollectConfig:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardTask:
-  """The attempts of one file: a unit of parallel work."""
-
-  directory: str
-  shard: int
-  scenes: tuple[rollout.SceneTask, ...]
-  policy: policies.PolicySpec
-  round: int
-  software: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardReport:
-  """What a shard gave and what was lost on the way."""
-
-  attempts: int
-  successes: int
-  diverged: int
-  strays: int
-
-
 def collect(
   config: Mapping[str, Any],
   workdir: str | Path,
@@ -139,6 +116,7 @@ def collect(
   round_number: int = 0,
   worker_index: int = 0,
   worker_count: int = 1,
+  runner: shard_tasks.Runner = fleet.map_unordered,
 ) -> Path:
   """Collects a dataset, or what is missing of it.
 
@@ -151,6 +129,7 @@ def collect(
     worker_index: which share of the shards to make, 0 <= worker_index < worker_count.
     worker_count: how many programs like this one, which need no word between them,
       fill the dataset.
+    runner: of the shards, see `shard_tasks.fill`.
 
   Returns:
     The dataset's folder; finished if no shard of another worker is missing.
@@ -191,14 +170,24 @@ def collect(
   )
   software = cli.to_json(versions)
   tasks = [
-    ShardTask(str(directory), shard, shards[shard], spec, round_number, software)
+    shard_tasks.ShardTask(
+      str(directory), shard, shards[shard], spec, round_number, software
+    )
     for shard in writer.pending_shards(
       directory, worker_index=worker_index, worker_count=worker_count
     )
   ]
   mine = shards[worker_index::worker_count]
   num_attempts = sum(scene.num_attempts for shard in mine for scene in shard)
-  _run(tasks, directory, num_attempts, settings.num_workers)
+  shard_tasks.fill(
+    tasks,
+    num_attempts,
+    sum(scene.num_attempts for task in tasks for scene in task.scenes),
+    label=f"collect {name}",
+    num_workers=settings.num_workers,
+    in_process=settings.num_workers == 1,
+    runner=runner,
+  )
   if worker_count == 1 or not writer.pending_shards(directory):
     finish.finalize(directory)
   return directory
@@ -233,84 +222,6 @@ def plan_scenes(
     )
     remaining -= scenes[-1].num_attempts
   return scenes
-
-
-def collect_shard(task: ShardTask) -> ShardReport:
-  """Makes and writes the attempts of one shard; runs in a worker process."""
-  policy = policies.make_policy(task.policy)
-  attempts = successes = diverged = strays = 0
-  with writer.ShardWriter(task.directory, task.shard) as shard:
-    for scene in task.scenes:
-      result = rollout.run_scene(scene, policy)
-      for attempt in result.attempts:
-        shard.write(to_record(attempt, task))
-        successes += attempt.success
-      attempts += len(result.attempts)
-      diverged += result.diverged
-      strays += result.strays
-    report = ShardReport(attempts, successes, diverged, strays)
-    # Before the shard has its name: no finished shard lacks its row, whenever the
-    # program was ended. Of several rows of a shard the last one counts.
-    log = cli.JsonLines(Path(task.directory).parent / "collection.jsonl")
-    log.write({"shard": task.shard, **dataclasses.asdict(report)})
-  return report
-
-
-def to_record(attempt: Attempt, task: ShardTask) -> records.AttemptRecord:
-  """An attempt of the simulator as a record of the dataset."""
-  return records.AttemptRecord(
-    pregrasp_image=attempt.pregrasp_image,
-    images=attempt.images,
-    poses=attempt.poses,
-    commands=attempt.commands,
-    success=attempt.success,
-    gripper_reading=attempt.gripper_reading,
-    drop_test=attempt.drop_test,
-    simulator_truth=attempt.simulator_truth,
-    table_height=attempt.table_height,
-    unit=attempt.unit,
-    scene_seed=attempt.scene_seed,
-    attempt_seed=attempt.attempt_seed,
-    attempt_id=f"{attempt.unit}-{attempt.scene_seed}-{attempt.attempt_seed}",
-    objects=list(attempt.objects),
-    grasped=attempt.grasped,
-    policy=task.policy.name,
-    policy_version=task.policy.version,
-    round=task.round,
-    software=task.software,
-  )
-
-
-def _run(
-  tasks: list[ShardTask], directory: Path, num_attempts: int, num_workers: int
-) -> None:
-  missing = sum(s.num_attempts for task in tasks for s in task.scenes)
-  attempts = successes = 0
-
-  def tell(death: fleet.Death) -> None:
-    logging.warning(
-      "a worker died (exit code %s) at shard %d; it is made again (%d of %d)",
-      death.exit_code, tasks[death.index].shard, death.number, RETRIES,
-    )  # fmt: skip
-
-  with cli.progress(
-    num_attempts, f"collect {directory.parent.name}", "attempts",
-    initial=num_attempts - missing,
-  ) as bar:  # fmt: skip
-    rendering.choose_backend()
-    for _, report in fleet.map_unordered(
-      collect_shard,
-      tasks,
-      num_workers=num_workers,
-      retries=0 if num_workers == 1 else RETRIES,  # one works in this process
-      on_death=tell,
-    ):
-      attempts += report.attempts
-      successes += report.successes
-      bar.update(report.attempts)
-      bar.set_postfix_str(
-        f"success {100 * successes / max(attempts, 1):.0f} %", refresh=False
-      )
 
 
 def define_flags() -> None:

@@ -1,5 +1,6 @@
 """Policies that the learned one is measured against (Section 6)."""
 
+from envs.baselines.exploring import Exploring
 from envs.baselines.hand_designed import HandDesignedPolicy
 from envs.baselines.open_loop import OpenLoopPolicy
 from envs.baselines.oracle import OraclePolicy
@@ -7,6 +8,7 @@ from envs.baselines.oracle_score import OracleScore
 from envs.baselines.random_policy import RandomPolicy
 
 __all__ = [
+  "Exploring",
   "HandDesignedPolicy",
   "OpenLoopPolicy",
   "OraclePolicy",

@@ -27,7 +27,8 @@ from envs import fleet, objects, rendering, rollout, units
 from envs.baselines import RandomPolicy
 from envs.cameras import OVER_SHOULDER
 from envs.grasp_env import GraspEnv
-from experiments import cli, collect
+from experiments import cli
+from experiments.datasets import shard_tasks
 from experiments.evaluation import policies
 
 PAPER_ATTEMPTS = 800_000
@@ -123,7 +124,7 @@ def measure(
   """
   times = Times()
   attempts = 0
-  shard = collect.ShardTask("", 0, (), policies.RANDOM, 0, "")
+  shard = shard_tasks.ShardTask("", 0, (), policies.RANDOM, 0, "")
   for number in range(num_scenes):
     rng = np.random.default_rng([num_steps, number])
     start = time.perf_counter()
@@ -146,7 +147,7 @@ def measure(
           number=attempt_number,
         )
         before = time.perf_counter()
-        records.encode(collect.to_record(attempt, shard))
+        records.encode(shard_tasks.to_record(attempt, shard))
         times.encoding += time.perf_counter() - before
         attempts += 1
       times.whole += time.perf_counter() - start - (times.measuring - measured)
@@ -201,10 +202,10 @@ def checks(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
 
 def make_scene(task: rollout.SceneTask) -> int:
   """Attempts of a scene, encoded; runs in a worker process."""
-  shard = collect.ShardTask("", 0, (), policies.RANDOM, 0, "")
+  shard = shard_tasks.ShardTask("", 0, (), policies.RANDOM, 0, "")
   result = rollout.run_scene(task, RandomPolicy())
   for attempt in result.attempts:
-    records.encode(collect.to_record(attempt, shard))
+    records.encode(shard_tasks.to_record(attempt, shard))
   return len(result.attempts)
 
 

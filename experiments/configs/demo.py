@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   config.network = network()
   config.collect = collect()
+  config.campaign = campaign()
   config.train = train()
   config.patches = patches()
   config.servo = servo()
@@ -66,6 +67,72 @@ def collect() -> ConfigDict:
       "num_steps": (2, 3),  # T of an attempt is one of these
       "seed": 0,
       "num_workers": 0,  # 0: one for each core
+    }
+  )
+
+
+def campaign() -> ConfigDict:
+  # Fields of experiments.campaigns.settings.CampaignConfig.
+  return ConfigDict(
+    {
+      "schedule": "auto",
+      "evaluate_updates": False,
+      "cpu_devices": 0,  # 0: one for each core
+      "refresh": 15.0,
+      "rounds": {
+        "r0": campaign_round(
+          num_attempts=4096,
+          num_steps=(2, 3),
+          random_share=1.0,
+          warm_start=False,
+          phases=((400, 0.01), (800, 0.13), (300, 1.0)),
+        ),
+        "r1": campaign_round(
+          num_attempts=3072,
+          num_steps=(3,),
+          noise_probability=0.25,
+          phases=((1200, 1.0),),
+        ),
+      },
+    }
+  )
+
+
+def campaign_round(
+  *,
+  num_attempts: int,
+  num_steps: tuple[int, ...],
+  phases: tuple[tuple[int, float], ...],
+  **fields: object,
+) -> ConfigDict:
+  """A round; `fields` are those of experiments.campaigns.settings.Round."""
+  return ConfigDict(
+    {
+      "num_attempts": num_attempts,
+      "num_steps": num_steps,
+      "random_share": 0.0,
+      # Of the motions that the network chose, these are disturbed (m, rad).
+      "noise_probability": 0.0,
+      "noise_metres": 0.02,
+      "noise_radians": 0.4,
+      "num_objects": (6, 6),
+      "objects": "",  # '': those of `collect`
+      "units_at_once": (14, 14),
+      "shifts": 1,
+      "warm_start": True,
+      "train_on": (),  # rounds; () for all so far
+      "weights": (),  # share of the batches for each of them; () for none
+      **fields,
+      # What differs from `train`; None keeps that.
+      "train": {
+        "phases": phases,
+        "eval_every": config_dict.placeholder(int),
+        "save_every": config_dict.placeholder(int),
+        "optimizer": {
+          "learning_rate": config_dict.placeholder(float),
+          "warmup_steps": config_dict.placeholder(int),
+        },
+      },
     }
   )
 

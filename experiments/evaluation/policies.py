@@ -61,6 +61,7 @@ class PolicySpec:
       policies without a network.
     step: which checkpoint.
     servo: fields of ServoConfig, as (name, value) pairs.
+    noise: probability, metres and radians of `baselines.Exploring`; () for none.
   """
 
   name: str
@@ -68,6 +69,12 @@ class PolicySpec:
   checkpoints: str = ""
   step: int = 0
   servo: tuple[tuple[str, Any], ...] = ()
+  noise: tuple[float, ...] = ()
+
+  @property
+  def label(self) -> str:
+    """The name under which its attempts are recorded."""
+    return f"{self.name}+noise" if self.noise else self.name
 
 
 RANDOM = PolicySpec("random")
@@ -292,4 +299,5 @@ def _cached(spec: PolicySpec) -> Policy:
 
 
 def _make(spec: PolicySpec) -> Policy:
-  return POLICIES[base(spec.name)](spec)
+  policy = POLICIES[base(spec.name)](spec)
+  return baselines.Exploring(policy, *spec.noise) if spec.noise else policy

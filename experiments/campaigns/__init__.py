@@ -1,0 +1,1 @@
+"""The parts of `python -m experiments.campaign`; WORKSPACE.md has a line on each."""

@@ -1,0 +1,46 @@
+"""Where the parts of a campaign lie in its work folder."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.campaigns.settings import Round
+
+VERSION = "1.0.0"  # of every dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """The folders and files of a campaign.
+
+  data/round_00/1.0.0, data/held_out/1.0.0   datasets
+  train/round_00/                            the update that follows the round
+  train/round_00/update.json                 written last: the update is done
+  networks/                                  checkpoints that collectors used meanwhile
+  evaluate/round_00/, evaluate/              after that update; at the end
+  campaign.json, campaign.html               the plan; the live view
+  """
+
+  workdir: Path
+
+  @property
+  def data(self) -> Path:
+    return self.workdir / "data"
+
+  def dataset(self, name: str) -> Path:
+    return self.data / name / VERSION
+
+  def update(self, round_: Round) -> Path:
+    return self.workdir / "train" / round_.name
+
+  def checkpoints(self, round_: Round) -> Path:
+    return self.update(round_) / "checkpoints"
+
+  def update_done(self, round_: Round) -> Path:
+    return self.update(round_) / "update.json"
+
+  @property
+  def networks(self) -> Path:
+    return self.workdir / "networks"
+
+  def evaluation(self, round_: Round) -> Path:
+    return self.workdir / "evaluate" / round_.name
