@@ -37,7 +37,7 @@ def demo(config: Mapping[str, Any], workdir: str | Path) -> dict[str, float]:
     return result
 
   data, held_out = stage("collect", lambda: _collect(config, workdir))
-  row = stage("train", lambda: _train(config, data, held_out, workdir))
+  trained = stage("train", lambda: _train(config, data, held_out, workdir))
   summary = stage("evaluate", lambda: _evaluate(config, workdir))
   stage("export", lambda: _export(config, workdir))
   cli.write_atomically(
@@ -49,7 +49,7 @@ def demo(config: Mapping[str, Any], workdir: str | Path) -> dict[str, float]:
   from experiments.evaluation import scores
   from experiments.fitting import loop
 
-  print(f"\nHeld-out prediction\n{loop.describe(row)}")
+  print(f"\nHeld-out prediction\n{loop.describe(trained.metrics)}")
   print(f"\nHeld-out objects and units\n{scores.describe(summary)}")
   times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
   print(f"\n{times}\nReport: {page}", flush=True)
@@ -66,9 +66,7 @@ def _collect(config: Mapping[str, Any], workdir: Path) -> tuple[Path, Path]:
   return data, collect.collect(config, workdir / "data", "held_out")
 
 
-def _train(
-  config: Mapping[str, Any], data: Path, held_out: Path, workdir: Path
-) -> dict[str, Any]:
+def _train(config: Mapping[str, Any], data: Path, held_out: Path, workdir: Path) -> Any:
   from experiments import train
 
   return train.train(config, [data], [held_out], workdir / "train")

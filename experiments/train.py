@@ -52,9 +52,10 @@ def train(
   options: options_lib.DataOptions = options_lib.EVERYTHING,
   loading: curriculum.Loading = curriculum.ONE_THREAD,
   init_from: str | Path = "",
-  seeing: loop.Seeing = loop.METRICS_ONLY,
-  view: input_spec.View = input_spec.WHOLE_IMAGES,
-) -> dict[str, Any]:
+  log_options: loop.LoggingOptions = loop.METRICS_ONLY,
+  inputs: input_spec.InputSpec = input_spec.WHOLE_IMAGES,
+  on_batch: Callable[..., Any] = loop.unchanged,
+) -> loop.Trained:
   """Trains to the end of the config's phases, or continues to there.
 
   Everything that can be checked is checked before anything is written or compiled.
@@ -67,12 +68,13 @@ def train(
     options: which of the attempts to use, and how far to trust them.
     loading: with how many threads and processes batches are made.
     init_from: checkpoints to take the first weights from; '' draws them.
-    seeing: what to write besides metrics.
-    view: what the network is shown of the attempts.
+    log_options: what to write besides metrics.
+    inputs: what the network sees of the attempts.
+    on_batch: called with each step's batch before the step takes it, to watch it or to
+      change it, see `loop.Fit.run`.
 
   Returns:
-    The final held-out row of metrics.jsonl: that of the best checkpoint, with
-    intervals.
+    The final held-out metrics, the weights of the best checkpoint, and their folder.
 
   Raises:
     UserError, DatasetError, LoaderError, CheckpointError: an input cannot be used.
@@ -90,11 +92,11 @@ def train(
       )
   folders, mixture = options_lib.parse_mixture(data)
   train_set, held_out_set = open_data(folders, held_out, network.frame_size, options)
-  train_set = view.samples(train_set, is_training=True)
-  held_out_set = view.samples(held_out_set, is_training=False)
+  train_set = inputs.samples(train_set, is_training=True)
+  held_out_set = inputs.samples(held_out_set, is_training=False)
   workdir = Path(workdir)
   identity = {
-    "view": view.identity,
+    "inputs": inputs.identity,
     "network": dataclasses.asdict(network),
     "train": dataclasses.asdict(settings),
     "data": {
@@ -106,7 +108,7 @@ def train(
   start = None
   if init_from:
     start, identity["init"] = first_weights(
-      init_from, network, workdir, purpose=view.purpose
+      init_from, network, workdir, purpose=inputs.purpose
     )
   check_same_run(workdir, identity)
   loading = dataclasses.replace(
@@ -115,14 +117,16 @@ def train(
     host_index=jax.process_index(),
     host_count=jax.process_count(),
   )
-  fit = loop.Fit(network, settings, train_set, held_out_set, loading, seeing, view)
+  fit = loop.Fit(
+    network, settings, train_set, held_out_set, loading, log_options, inputs
+  )
   cli.prepare_workdir(workdir)
   if jax.process_index() == 0:
     cli.write_atomically(
       workdir / "config.json",
       cli.to_json({**identity, "versions": cli.versions()}, indent=2) + "\n",
     )
-  return fit.run(workdir, identity, start)
+  return fit.run(workdir, identity, start, on_batch)
 
 
 def open_data(
@@ -188,15 +192,6 @@ def first_weights(
   return weights, {"from": str(init_from), "step": weights.step}
 
 
-# What runs did before their config had these fields.
-_BEFORE = {
-  "stem_form": "direct",
-  "batch_norm": "global",
-  "save_every": 0,
-  "purpose": checkpoint.SERVO,
-}
-
-
 def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:
   """Raises UserError if the work folder holds a run of another config or dataset."""
   if not _has_checkpoints(workdir) or not (before := _config_before(workdir)):
@@ -205,7 +200,7 @@ def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:
   for section, fields in now.items():
     earlier = before.get(section, {})
     for name in {**fields, **earlier}:
-      value, found = fields.get(name), earlier.get(name, _BEFORE.get(name))
+      value, found = fields.get(name), earlier.get(name)
       if found != value:
         raise cli.UserError(
           f"--workdir={workdir} holds a run whose {section}.{name} is {found}, not"
@@ -260,7 +255,7 @@ def main(_: Sequence[str]) -> None:
   run(train)
 
 
-def run(train_fn: Callable[..., dict[str, Any]]) -> None:
+def run(train_fn: Callable[..., loop.Trained]) -> None:
   """Calls `train`, or what takes the same arguments, with those of the flags."""
   args = flags.FLAGS
   if not args.workdir:
@@ -271,18 +266,18 @@ def run(train_fn: Callable[..., dict[str, Any]]) -> None:
   )
   devices_lib.keep_compiled(args.compilation_cache, args.workdir)
   try:
-    row = _train_with(train_fn, args)
+    trained = _train_with(train_fn, args)
   except stopping.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
     sys.exit(stopping.STOPPED)
   if jax.process_index() == 0:
-    print(loop.describe(row), flush=True)
-    print(f"Checkpoints: {Path(args.workdir) / 'checkpoints'}")
+    print(loop.describe(trained.metrics), flush=True)
+    print(f"Checkpoints: {trained.checkpoints}")
 
 
 def _train_with(
-  train_fn: Callable[..., dict[str, Any]], args: flags.FlagValues
-) -> dict[str, Any]:
+  train_fn: Callable[..., loop.Trained], args: flags.FlagValues
+) -> loop.Trained:
   return train_fn(
     args.config,
     args.data,
@@ -298,7 +293,7 @@ def _train_with(
       num_threads=args.loader_threads, num_workers=args.loader_workers
     ),
     init_from=args.init_from,
-    seeing=loop.Seeing(tensorboard=args.tensorboard, profile=args.profile),
+    log_options=loop.LoggingOptions(tensorboard=args.tensorboard, profile=args.profile),
   )
 
 

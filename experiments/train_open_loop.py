@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli, train
-from experiments.fitting import patch_inputs, train_config
+from experiments.fitting import loop, patch_inputs, train_config
 
 
 def train_open_loop(
@@ -26,7 +26,7 @@ def train_open_loop(
   held_out: Sequence[str | Path],
   workdir: str | Path,
   **options: Any,
-) -> dict[str, Any]:
+) -> loop.Trained:
   """Trains to the end of the config's phases, or continues to there.
 
   Args:
@@ -34,7 +34,7 @@ def train_open_loop(
     data, held_out, workdir, **options: see train.train.
 
   Returns:
-    The final held-out row of metrics.jsonl.
+    The metrics, the best weights and their folder.
 
   Raises:
     UserError and what train.train raises; also for attempts of units whose calibration
@@ -48,7 +48,7 @@ def train_open_loop(
     data,
     held_out,
     workdir,
-    view=patch_inputs.view(settings, network.crop_size),
+    inputs=patch_inputs.input_spec_of(settings, network.crop_size),
     **options,
   )
 

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from data_pipeline import frames as frames_lib
 from data_pipeline import source, transforms
 from experiments import cli, statistics
-from experiments.fitting import tensorboard
 from experiments.fitting.held_out_evaluation import Predictions
 from experiments.pictures import sheets
 from hand_eye import losses
@@ -53,7 +52,7 @@ def write(
     "most_wrong": most_wrong(dataset, frames, crop_size, predictions),
   }
   for name, image in images.items():
-    cli.write_atomically(workdir / f"{name}.png", tensorboard.encode_png(image))
+    sheets.write_png(workdir / f"{name}.png", image)
   return images
 
 

@@ -1,4 +1,4 @@
-"""What a network is shown of attempts: the whole images of every step, or patches."""
+"""What a network sees of attempts: the whole images of every step, or patches."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ def _every_step(dataset: source.Dataset, *, is_training: bool) -> source.Dataset
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-  """What a network is shown, and what for. The default is the servo's.
+class InputSpec:
+  """What a network sees, and what it is for. The default is the servo's.
 
   Attributes:
     purpose: of its checkpoints, see hand_eye.checkpoint.
@@ -38,4 +38,4 @@ class View:
     return {"purpose": self.purpose, **self.details}
 
 
-WHOLE_IMAGES = View()
+WHOLE_IMAGES = InputSpec()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,40 @@ class TrainingError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Seeing:
-  """What a run shows besides metrics.jsonl.
+class LoggingOptions:
+  """What a run writes besides metrics.jsonl.
 
   Attributes:
-    tensorboard: writes event files into the work folder's tensorboard/.
-    profile: writes a trace of some steps into its profile/.
+    tensorboard: event files, into the work folder's tensorboard/.
+    profile: a profiler's trace of some steps, into its profile/.
   """
 
   tensorboard: bool = False
   profile: bool = False
 
 
-METRICS_ONLY = Seeing()
+METRICS_ONLY = LoggingOptions()
+
+
+def unchanged(step: int, batch: loader_lib.Batch, on_device: training.Batch):
+  """The `on_batch` that takes each batch as it is."""
+  del step, batch
+  return on_device
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What a training run made.
+
+  Attributes:
+    metrics: the final held-out row of metrics.jsonl, with intervals.
+    weights: of the best checkpoint, with the network's config.
+    checkpoints: their folder.
+  """
+
+  metrics: dict[str, Any]
+  weights: checkpoint.PolicyWeights
+  checkpoints: Path
 
 
 class Fit:
@@ -60,13 +81,14 @@ class Fit:
     train_set: source.Dataset,
     held_out_set: source.Dataset,
     loading: curriculum.Loading = curriculum.ONE_THREAD,
-    seeing: Seeing = METRICS_ONLY,
-    view: input_spec.View = input_spec.WHOLE_IMAGES,
+    log_options: LoggingOptions = METRICS_ONLY,
+    inputs: input_spec.InputSpec = input_spec.WHOLE_IMAGES,
   ):
     """Raises LoaderError if a phase of the curriculum has no full batch of samples."""
-    self._network, self._settings, self._seeing = network, settings, seeing
+    self._network, self._settings = network, settings
+    self._log_options = log_options
     self._train_set, self._held_out_set = train_set, held_out_set
-    self._view = view
+    self._inputs = inputs
     self._loading = loading
     self._cache_bytes = 0 if loading.num_workers else settings.cache_bytes
     self._phases = curriculum.loader_configs(settings, network.crop_size, loading)
@@ -79,13 +101,17 @@ class Fit:
     workdir: Path,
     experiment: Mapping[str, Any],
     start: checkpoint.PolicyWeights | None = None,
-  ) -> dict[str, Any]:
+    on_batch: Callable[
+      [int, loader_lib.Batch, training.Batch], training.Batch
+    ] = unchanged,
+  ) -> Trained:
     """Trains from the last checkpoint to the end; see train.train.
 
     Args:
       workdir: of the run.
       experiment: stored with each checkpoint.
       start: weights to begin with where there is no checkpoint yet; None draws them.
+      on_batch: `(step, batch, the same on the devices) -> what the step takes`.
     """
     settings, network = self._settings, self._network
     mesh = training.make_mesh()
@@ -99,7 +125,7 @@ class Fit:
       mesh=mesh,
       batch_norm=settings.batch_norm,
     )
-    held_out_frames = self._view.load_frames(self._held_out_set, settings.cache_bytes)
+    held_out_frames = self._inputs.load_frames(self._held_out_set, settings.cache_bytes)
     evaluate = held_out_evaluation.make_evaluator(
       self._held_out_set,
       held_out_frames,
@@ -110,7 +136,7 @@ class Fit:
       # Threads of its own: workers would be started anew for each evaluation.
       num_threads=max(self._loading.num_threads, self._loading.num_workers),
     )
-    frames = self._view.load_frames(self._train_set, self._cache_bytes)
+    frames = self._inputs.load_frames(self._train_set, self._cache_bytes)
     state = training.init_state(
       predictor, optimizer, jax.random.key(settings.seed), mesh=mesh
     )
@@ -118,7 +144,7 @@ class Fit:
     with checkpoint.Checkpointer(
       workdir / "checkpoints",
       network,
-      purpose=self._view.purpose,
+      purpose=self._inputs.purpose,
       experiment=experiment,
     ) as checkpointer:
       begin, data_state = 0, None
@@ -128,13 +154,13 @@ class Fit:
       elif start is not None:
         state = training.start_from(state, start.params, start.batch_stats)
       log = training_log.TrainingLog(
-        workdir, begin, tensorboard=self._seeing.tensorboard, is_writer=is_writer
+        workdir, begin, tensorboard=self._log_options.tensorboard, is_writer=is_writer
       )
       meter = meter_lib.Meter(settings, log.seconds, mesh)
       batches = curriculum.Batches(self._train_set, self._phases, settings, frames)
       batches.start(begin, data_state)
       trace = devices.Trace(
-        workdir / "profile" if self._seeing.profile and is_writer else None, begin
+        workdir / "profile" if self._log_options.profile and is_writer else None, begin
       )
 
       with (
@@ -153,7 +179,7 @@ class Fit:
           # What goes to a device or comes from it in a step was asked for.
           with jax.transfer_guard("disallow"):
             batch, on_device = meter.fetch(batches)
-            state, metrics = train_step(state, on_device)
+            state, metrics = train_step(state, on_batch(step, batch, on_device))
           meter.add(step, batch, metrics)
           bar.update(settings.batch_size)
 
@@ -215,10 +241,10 @@ class Fit:
     state: training.TrainState,
     log: training_log.TrainingLog,
     frames: frames_lib.Frames,
-  ) -> dict[str, Any]:
+  ) -> Trained:
     """Evaluates the best checkpoint, the one that is exported, with intervals."""
     weights = checkpoint.load_policy(
-      workdir / "checkpoints", step="best", purpose=self._view.purpose
+      workdir / "checkpoints", step="best", purpose=self._inputs.purpose
     )
     predictions = evaluate(
       training.start_from(state, weights.params, weights.batch_stats)
@@ -240,7 +266,7 @@ class Fit:
       for name, image in images.items():
         log.image(weights.step, f"held_out/{name}", image)
       log.finish(final)
-    return final
+    return Trained(final, weights, workdir / "checkpoints")
 
 
 def _attempt_id(dataset: source.Dataset, index: int) -> str:

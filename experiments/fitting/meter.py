@@ -51,11 +51,6 @@ class Meter:
     """Of the whole run, parts before an interruption included."""
     return round(self._before + self._total.seconds, 2)
 
-  @property
-  def is_empty(self) -> bool:
-    """Whether the window has no step yet."""
-    return not self._steps
-
   def restart(self) -> None:
     """Begins a window; what lies between (an evaluation) is not counted."""
     self._window = cli.Stopwatch()

@@ -1,4 +1,4 @@
-"""Attempts as the open-loop network is shown them: a patch of each pregrasp image.
+"""Attempts as the open-loop network sees them: a patch of each pregrasp image.
 
 An attempt gives one sample: what the unit's calibrated camera saw, before the gripper
 came, of the place where it closed later, and the label. Both images of the network
@@ -45,9 +45,9 @@ class PatchConfig:
     return Square(self.side, self.height)
 
 
-def view(settings: PatchConfig, patch_size: int) -> input_spec.View:
-  """What the open-loop network is shown: patches of `patch_size` pixels."""
-  return input_spec.View(
+def input_spec_of(settings: PatchConfig, patch_size: int) -> input_spec.InputSpec:
+  """The inputs of the open-loop network: patches of `patch_size` pixels."""
+  return input_spec.InputSpec(
     purpose=checkpoint.OPEN_LOOP,
     details=dataclasses.asdict(settings),
     samples=functools.partial(
@@ -60,7 +60,7 @@ def view(settings: PatchConfig, patch_size: int) -> input_spec.View:
 def settings_of(experiment: Mapping[str, Any]) -> PatchConfig:
   """The patches of a network, from what its checkpoint says of its run."""
   return PatchConfig(
-    **{name: value for name, value in experiment["view"].items() if name != "purpose"}
+    **{name: value for name, value in experiment["inputs"].items() if name != "purpose"}
   )
 
 

@@ -1,5 +1,6 @@
 """Where the figures of a training run go: metrics.jsonl, and TensorBoard if asked."""
 
+import atexit
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from experiments import cli
-from experiments.fitting import tensorboard as tensorboard_lib
 
 
 class TrainingLog:
@@ -25,12 +25,18 @@ class TrainingLog:
     self._is_writer = is_writer
     rows = [row for row in self.rows() if row["step"] <= begin]
     self.seconds = float(rows[-1]["seconds"]) if rows else 0.0
-    self._events = None
+    self._events: Any = None
     if is_writer:
       cli.rewrite_jsonl(self.path, rows)
       self._lines = cli.JsonLines(self.path)
       if tensorboard:
-        self._events = tensorboard_lib.EventFile(workdir / "tensorboard", begin)
+        from tensorboardX import SummaryWriter
+
+        # Of steps that will be taken again, TensorBoard drops what it had.
+        self._events = SummaryWriter(
+          str(workdir / "tensorboard"), purge_step=begin + 1, flush_secs=10
+        )
+        atexit.register(self._events.close)
 
   def rows(self) -> list[dict[str, Any]]:
     """What was written so far, without the final row."""
@@ -41,19 +47,18 @@ class TrainingLog:
     if self._is_writer:
       self._lines.write(row)
     if self._events:
-      numbers = {
-        f"{row['split']}/{name}": value
-        for name, value in row.items()
-        if isinstance(value, int | float) and name not in ("step", "phase", "final")
-      }
-      self._events.scalars(row["step"], numbers)
+      for name, value in row.items():
+        if isinstance(value, int | float) and name not in ("step", "phase", "final"):
+          self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
   def finish(self, final: Mapping[str, Any]) -> None:
     """Puts the row of the whole run at the end, in the place of an earlier one."""
     if self._is_writer:
       cli.rewrite_jsonl(self.path, [*self.rows(), final])
+    if self._events:
+      self._events.close()
 
   def image(self, step: int, name: str, image: np.ndarray) -> None:
     """Shows uint8[H, W, 3] in TensorBoard."""
     if self._events:
-      self._events.image(step, name, image)
+      self._events.add_image(name, image, step, dataformats="HWC")

@@ -45,9 +45,14 @@ def sheet(tiles: Sequence[Tile], columns: int) -> np.ndarray:
 
 
 def write_sheet(path: str | Path, tiles: Sequence[Tile], columns: int) -> None:
-  """Writes `sheet` as a PNG that appears under its name only when it is whole."""
+  """Writes `sheet` as a PNG."""
+  write_png(path, sheet(tiles, columns))
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+  """Writes uint8[H, W, 3]; the file appears under its name only when it is whole."""
   buffer = io.BytesIO()
-  Image.fromarray(sheet(tiles, columns)).save(buffer, format="png")
+  Image.fromarray(image).save(buffer, format="png")
   cli.write_atomically(path, buffer.getvalue())
 
 

@@ -229,9 +229,10 @@ def test_a_mixture_is_trained_on_and_resumed(data, held_out, tmp_path):
   config.train.update({"eval_every": 2, "log_every": 2})
   config.train.optimizer.warmup_steps = 1
   mixed = [f"{data}:0.75", f"{more}:0.25"]
-  row = train.train(config, mixed, [held_out], tmp_path / "run")
-  assert np.isfinite(row["loss"])
-  assert train.train(config, mixed, [held_out], tmp_path / "run")["auc"] == row["auc"]
+  made = train.train(config, mixed, [held_out], tmp_path / "run")
+  assert np.isfinite(made.metrics["loss"])
+  again = train.train(config, mixed, [held_out], tmp_path / "run")
+  assert again.metrics["auc"] == made.metrics["auc"]
   with pytest.raises(cli.UserError, match="data.mixture is"):
     train.train(config, [f"{data}:0.5", f"{more}:0.5"], [held_out], tmp_path / "run")
 

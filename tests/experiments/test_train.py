@@ -8,7 +8,7 @@ from data_pipeline import loader as loader_lib
 from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo, levine2016
-from experiments.fitting import curriculum, loop, meter, train_config
+from experiments.fitting import curriculum, loop, train_config
 from hand_eye import checkpoint
 
 NETWORK = {
@@ -47,9 +47,13 @@ def data(tmp_path_factory, compiled_once):
   )
 
 
-def run(data, workdir, **changes):
+def run(data, workdir, on_batch=loop.unchanged, **changes):
+  """The final row of metrics.jsonl."""
   config = {"network": NETWORK, "train": train_section(**changes)}
-  return train.train(config, [data[0]], [data[1]], workdir)
+  made = train.train(config, [data[0]], [data[1]], workdir, on_batch=on_batch)
+  assert made.weights.step == made.metrics["step"]
+  assert made.weights.config.channels == NETWORK["channels"]
+  return made.metrics
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +69,14 @@ def weights(workdir):
   return jax.tree.leaves((policy.params, policy.batch_stats))
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(
-  data, finished, tmp_path, monkeypatch
-):
-  fetch, calls = meter.Meter.fetch, []
-
-  def fetch_until_killed(self, batches):
-    calls.append(None)
-    if len(calls) == 11:  # after the checkpoint of step 8, in the second phase
+def test_an_interrupted_run_ends_with_the_same_bits(data, finished, tmp_path):
+  def die(step, batch, on_device):
+    if step == 11:  # after the checkpoint of step 8, in the second phase
       raise KeyboardInterrupt
-    return fetch(self, batches)
+    return on_device
 
-  monkeypatch.setattr(meter.Meter, "fetch", fetch_until_killed)
   with pytest.raises(KeyboardInterrupt):
-    run(data, tmp_path)
-  monkeypatch.undo()
+    run(data, tmp_path, on_batch=die)
   assert not (tmp_path / "held_out_predictions.npz").exists()
   row = run(data, tmp_path)
 

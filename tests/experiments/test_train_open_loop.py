@@ -12,7 +12,7 @@ from experiments import cli, export_policy, train
 from experiments.configs import demo
 from experiments.evaluation import open_loop_policy
 from experiments.evaluation import policies as policies_lib
-from experiments.fitting import meter, patch_inputs
+from experiments.fitting import loop, patch_inputs
 from experiments.train_open_loop import train_open_loop
 from hand_eye import checkpoint
 
@@ -66,8 +66,11 @@ def data(tmp_path_factory, compiled_once):
   )
 
 
-def run(data, workdir, **changes):
-  return train_open_loop(config(**changes), [data[0]], [data[1]], workdir)
+def run(data, workdir, on_batch=loop.unchanged, **changes):
+  """The final row of metrics.jsonl."""
+  settings = config(**changes)
+  made = train_open_loop(settings, [data[0]], [data[1]], workdir, on_batch=on_batch)
+  return made.metrics
 
 
 @pytest.fixture(scope="module")
@@ -116,21 +119,14 @@ def test_held_out_attempts_come_once(data, finished):
   assert finished[1]["samples"] == finished[1]["samples_zero"] == 24
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(
-  data, finished, tmp_path, monkeypatch
-):
-  fetch, calls = meter.Meter.fetch, []
-
-  def fetch_until_killed(self, batches):
-    calls.append(None)
-    if len(calls) == 7:  # after the checkpoint of step 4
+def test_an_interrupted_run_ends_with_the_same_bits(data, finished, tmp_path):
+  def die(step, batch, on_device):
+    if step == 7:  # after the checkpoint of step 4
       raise KeyboardInterrupt
-    return fetch(self, batches)
+    return on_device
 
-  monkeypatch.setattr(meter.Meter, "fetch", fetch_until_killed)
   with pytest.raises(KeyboardInterrupt):
-    run(data, tmp_path)
-  monkeypatch.undo()
+    run(data, tmp_path, on_batch=die)
   run(data, tmp_path)
   policies = [
     checkpoint.load_policy(
@@ -165,7 +161,7 @@ def test_neither_network_is_taken_for_the_other(data, finished, servo, tmp_path)
 
 def test_other_patches_are_another_run(data, finished):
   changed = {**config(), "patches": {**demo.patches(), "side": 0.2}}
-  with pytest.raises(cli.UserError, match="view.side is 0.16, not 0.2"):
+  with pytest.raises(cli.UserError, match="inputs.side is 0.16, not 0.2"):
     train_open_loop(changed, [data[0]], [data[1]], finished[0])
 
 

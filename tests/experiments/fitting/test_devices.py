@@ -19,7 +19,7 @@ from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo, levine2016
 from experiments.fitting import devices as devices_lib
-from experiments.fitting import tensorboard, train_config
+from experiments.fitting import train_config, training_log
 from hand_eye import checkpoint
 
 _NETWORK = {
@@ -250,64 +250,15 @@ def test_a_trace_is_written_of_a_few_steps(tmp_path):
       trace.before(step)
 
 
-def test_crc_is_the_standard_one():
-  assert tensorboard.crc32c(b"123456789") == 0xE3069283
-  assert tensorboard.crc32c(bytes(32)) == 0x8A9136AA
-
-
-def test_event_files_are_records_of_events(tmp_path):
-  events = tensorboard.EventFile(tmp_path, begin=7)
-  events.scalars(300, {"train/loss": 0.5, "held_out/auc": 0.75})
-  events.image(301, "held_out/sheet", np.full((2, 3, 3), 200, np.uint8))
-  found = [fields(record) for record in records(events.path.read_bytes())]
-  assert found[0][3] == [b"brain.Event:2"]
-  assert [event[2][0] for event in found] == [0, 8, 300, 301]
-  assert fields(found[1][7][0]) == {1: [1]}
-  scalars = [fields(value) for value in fields(found[2][5][0])[1]]
-  assert [value[1] for value in scalars] == [[b"train/loss"], [b"held_out/auc"]]
-  assert [float(np.frombuffer(v[2][0], "<f4")[0]) for v in scalars] == [0.5, 0.75]
-  image = fields(fields(fields(found[3][5][0])[1][0])[4][0])
-  assert (image[1], image[2]) == ([2], [3])
-  assert image[4][0].startswith(b"\x89PNG")
-
-
-def records(data):
-  """The events of a file, each checked by its two sums."""
-  while data:
-    length = int.from_bytes(data[:8], "little")
-    assert data[8:12] == tensorboard._masked(data[:8])
-    event = data[12 : 12 + length]
-    assert data[12 + length : 16 + length] == tensorboard._masked(event)
-    yield event
-    data = data[16 + length :]
-
-
-def fields(data):
-  """A protocol buffer as {field: [values]}."""
-  found = {}
-  position = 0
-
-  def varint():
-    nonlocal position
-    value, shift = 0, 0
-    while True:
-      byte = data[position]
-      position += 1
-      value |= (byte & 0x7F) << shift
-      shift += 7
-      if byte < 0x80:
-        return value
-
-  while position < len(data):
-    number, kind = divmod(varint(), 8)
-    if kind == 0:
-      value = varint()
-    else:
-      size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
-      value = data[position : position + size]
-      position += size
-    found.setdefault(number, []).append(value)
-  return found
+def test_tensorboard_gets_the_figures_of_both_splits(tmp_path):
+  log = training_log.TrainingLog(tmp_path, 7, tensorboard=True)
+  log.write({"step": 8, "split": "train", "loss": 0.5, "seconds": 1.0})
+  log.image(8, "held_out/sheet", np.full((2, 3, 3), 200, np.uint8))
+  log.finish({"step": 8, "split": "held_out", "final": True})
+  (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+  data = events.read_bytes()
+  for name in (b"train/loss", b"held_out/sheet", b"\x89PNG"):
+    assert name in data
 
 
 _LAUNCH = Path(train.__file__).parent / "launch"

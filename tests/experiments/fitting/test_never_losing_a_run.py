@@ -17,7 +17,7 @@ import pytest
 from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo
-from experiments.fitting import meter, stopping, train_config
+from experiments.fitting import loop, stopping, train_config
 from hand_eye import checkpoint
 
 NETWORK = {
@@ -51,9 +51,13 @@ def data(tmp_path_factory, compiled_once):
   )
 
 
-def run(data, workdir, *, network=NETWORK, init_from="", **changes):
+def run(
+  data, workdir, *, network=NETWORK, init_from="", on_batch=loop.unchanged, **changes
+):
   config = {"network": network, "train": train_section(**changes)}
-  return train.train(config, [data[0]], [data[1]], workdir, init_from=init_from)
+  return train.train(
+    config, [data[0]], [data[1]], workdir, init_from=init_from, on_batch=on_batch
+  )
 
 
 @pytest.fixture(scope="module")
@@ -74,28 +78,25 @@ def assert_same_weights(one, other):
     np.testing.assert_array_equal(mine, theirs)
 
 
-def stopping_after(monkeypatch, step, sent=signal.SIGTERM):
-  """Sends a signal to this process when a run has started that step."""
-  add = meter.Meter.add
+def stop_at(step, sent=signal.SIGTERM):
+  """An `on_batch` that signals this process as a run takes that step."""
 
-  def add_and_signal(self, number, *rest):
-    add(self, number, *rest)
+  def on_batch(number, batch, on_device):
     if number == step:
       os.kill(os.getpid(), sent)
+    return on_device
 
-  monkeypatch.setattr(meter.Meter, "add", add_and_signal)
+  return on_batch
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_after_the_step_and_the_run_continues_to_the_same_bits(
-  data, uninterrupted, tmp_path, monkeypatch, sent
+  data, uninterrupted, tmp_path, sent
 ):
   handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   # Neither logged nor evaluated, one step into the second phase.
-  stopping_after(monkeypatch, 5, sent)
   with pytest.raises(stopping.Stopped, match=f"{sent.name} and saved at step 5 of 10"):
-    run(data, tmp_path)
-  monkeypatch.undo()
+    run(data, tmp_path, on_batch=stop_at(5, sent))
   assert weights(tmp_path)[0] == 5
   now = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   assert now == handlers
@@ -121,66 +122,55 @@ def test_a_second_signal_acts_at_once():
     signal.signal(signal.SIGINT, before)
 
 
-def test_checkpoints_between_evaluations(data, tmp_path, monkeypatch):
-  saved = []
-  save = checkpoint.Checkpointer.save
+@pytest.mark.parametrize(("save_every", "last"), [(0, 4), (3, 6)])
+def test_checkpoints_between_evaluations(data, tmp_path, save_every, last):
+  def die_at_the_eighth(step, batch, on_device):
+    if step == 8:
+      raise ConnectionResetError
+    return on_device
 
-  def note(self, state, **arguments):
-    saved.append((int(state.step), arguments.get("score") is not None))
-    save(self, state, **arguments)
-
-  monkeypatch.setattr(checkpoint.Checkpointer, "save", note)
-  run(data, tmp_path, save_every=3)
-  assert saved == [(3, False), (4, True), (6, False), (8, True), (9, False), (10, True)]
+  with pytest.raises(ConnectionResetError):
+    run(data, tmp_path, save_every=save_every, on_batch=die_at_the_eighth)
+  assert weights(tmp_path)[0] == last
 
 
-def test_nonsense_names_step_attempts_and_the_last_good_checkpoint(
-  data, tmp_path, monkeypatch
-):
-  fetch, calls = meter.Meter.fetch, []
+def test_nonsense_names_step_attempts_and_the_last_good_checkpoint(data, tmp_path):
+  batches = {}
 
-  def fetch_nonsense(self, batches):
-    batch, on_device = fetch(self, batches)
-    calls.append(batch)
-    if len(calls) == 7:
-      on_device = on_device.replace(
-        command=on_device.command / (on_device.command - on_device.command)
-      )
-    return batch, on_device
+  def spoil_the_seventh(step, batch, on_device):
+    batches[step] = batch
+    if step < 7:
+      return on_device
+    command = on_device.command
+    return on_device.replace(command=command / (command - command))
 
-  monkeypatch.setattr(meter.Meter, "fetch", fetch_nonsense)
   with pytest.raises(Exception, match="not finite at step 7 ") as caught:
-    run(data, tmp_path)
+    run(data, tmp_path, on_batch=spoil_the_seventh)
   message = cli.message_for_user(caught.value)
   assert f"last good checkpoint is {tmp_path / 'checkpoints' / '4'}" in message
   named = re.findall(r"train-(\d{6})", message)
   assert len(named) == 8
-  assert {int(name) for name in named} <= set(calls[6]["attempt"].tolist())
+  assert {int(name) for name in named} <= set(batches[7]["attempt"].tolist())
   assert checkpoint.load_policy(tmp_path / "checkpoints", step="last").step == 4
 
 
-def test_a_batch_that_was_not_placed_on_the_devices_is_an_error(
-  data, tmp_path, monkeypatch
-):
+def test_a_batch_that_was_not_placed_on_the_devices_is_an_error(data, tmp_path):
   """The guard is on: a step that waits for a forgotten copy does not pass unseen."""
-  fetch = meter.Meter.fetch
 
-  def fetch_to_the_host(self, batches):
-    batch, on_device = fetch(self, batches)
-    return batch, jax.tree.map(np.asarray, on_device)
+  def fetch_to_the_host(step, batch, on_device):
+    with jax.transfer_guard("allow"):
+      return jax.tree.map(np.asarray, on_device)
 
-  monkeypatch.setattr(meter.Meter, "fetch", fetch_to_the_host)
   with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-    run(data, tmp_path)
+    run(data, tmp_path, on_batch=fetch_to_the_host)
 
 
 def test_a_warm_start_begins_with_the_best_weights_of_another_run(
-  data, uninterrupted, tmp_path, monkeypatch
+  data, uninterrupted, tmp_path
 ):
-  stopping_after(monkeypatch, 1)  # a step of the warm-up, whose learning rate is 0
+  after = stop_at(1)  # a step of the warm-up, whose learning rate is 0
   with pytest.raises(stopping.Stopped):
-    run(data, tmp_path / "warm", init_from=uninterrupted)
-  monkeypatch.undo()
+    run(data, tmp_path / "warm", init_from=uninterrupted, on_batch=after)
   policy = checkpoint.load_policy(tmp_path / "warm" / "checkpoints")
   source = checkpoint.load_policy(uninterrupted / "checkpoints", step="best")
   assert policy.step == 1
@@ -215,17 +205,12 @@ def test_a_warm_start_from_another_network_names_the_field(
     run(data, tmp_path, init_from=tmp_path / "nothing")
 
 
-def test_a_run_of_before_a_field_was_there_continues(data, uninterrupted, tmp_path):
-  identity = {
-    "network": {"channels": 4, "stem_form": "direct"},
-    "train": {"batch_norm": "global"},
-  }
+def test_a_run_of_another_kind_is_refused(tmp_path):
   (tmp_path / "checkpoints" / "4").mkdir(parents=True)
   (tmp_path / "config.json").write_text('{"network": {"channels": 4}, "train": {}}')
-  train.check_same_run(tmp_path, identity)
-  identity["train"]["batch_norm"] = "per_device"
-  with pytest.raises(cli.UserError, match="train.batch_norm is global, not per_dev"):
-    train.check_same_run(tmp_path, identity)
+  train.check_same_run(tmp_path, {"network": {"channels": 4}, "train": {}})
+  with pytest.raises(cli.UserError, match="train.batch_norm is None, not per_dev"):
+    train.check_same_run(tmp_path, {"train": {"batch_norm": "per_device"}})
 
 
 @pytest.mark.parametrize(
