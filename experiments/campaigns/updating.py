@@ -44,7 +44,7 @@ def update(
     return found["row"]
   before = campaign.rounds[round_.number - 1] if round_.number else None
   start = layout.checkpoints(before) if before and round_.warm_start else ""
-  row = train.train(
+  made = train.train(
     settings.training(config, round_),
     data(layout, campaign, round_),
     [str(layout.dataset("held_out"))],
@@ -53,8 +53,9 @@ def update(
     loading=loading,
     init_from=start,
   )
-  cli.write_atomically(done, cli.to_json({"asked": asked, "row": row}, indent=2) + "\n")
-  return row
+  content = {"asked": asked, "row": made.metrics}
+  cli.write_atomically(done, cli.to_json(content, indent=2) + "\n")
+  return made.metrics
 
 
 def describe(
