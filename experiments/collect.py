@@ -124,7 +124,8 @@ def collect(
     config: sections `network` (for the size of frames), `collect` and `servo`.
     workdir: the folder of datasets.
     name: `train` or `held_out`: which units and objects.
-    policy: `random`, or the folder of checkpoints whose network decides.
+    policy: `random`, another policy that needs no network (see `policy_names`), or the
+      folder of checkpoints whose network decides.
     round_number: recorded with every attempt.
     worker_index: which share of the shards to make, 0 <= worker_index < worker_count.
     worker_count: how many programs like this one, which need no word between them,
@@ -141,10 +142,12 @@ def collect(
     raise cli.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
   settings = cli.build(CollectConfig, config["collect"], "collect")
   network = train_config.build_network(config["network"])
+  # A folder may not be there yet; names have no slash.
+  is_folder = "/" in policy or Path(policy).is_dir()
   spec = (
-    policies.RANDOM
-    if policy == "random"
-    else policies.servo_spec(policy, config["servo"], network, flag="policy")
+    policies.servo_spec(policy, config["servo"], network, flag="policy")
+    if is_folder
+    else policies.choose(policy, config, policies.Networks())
   )
   scenes = plan_scenes(settings, name, network.frame_size, round_number)
   shards = [
@@ -230,7 +233,11 @@ def define_flags() -> None:
   flags.DEFINE_enum("name", "train", sorted(GROUPS), "Which dataset to collect.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
   flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
-  flags.DEFINE_string("policy", "random", "'random', or a folder of checkpoints.")
+  flags.DEFINE_string(
+    "policy",
+    "random",
+    "random, oracle, module:factory, ... or a folder of checkpoints.",
+  )
   flags.DEFINE_integer("round", 0, "Number of the collection round, recorded.")
   flags.DEFINE_integer("worker_index", 0, "Which of --worker_count programs this is.")
   flags.DEFINE_integer("worker_count", 1, "Programs that fill one dataset together.")

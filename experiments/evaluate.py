@@ -19,7 +19,7 @@ from absl import flags
 
 from envs import fleet, objects, protocols, rollout, units
 from experiments import cli
-from experiments.evaluation import conditions, scores
+from experiments.evaluation import conditions, policy_names, scores
 from experiments.evaluation import policies as policies_lib
 from experiments.evaluation import trials as trials_lib
 from experiments.evaluation.seeds import Purpose, scene_seed
@@ -35,7 +35,7 @@ class EvaluateConfig:
   """What decides an evaluation.
 
   Attributes:
-    policies: see `policies`, in the order of the table.
+    policies: see `policy_names`, in the order of the table.
     with_replacement, without_replacement: the protocols.
     num_units: held-out robots, taking turns.
     objects: which ones, see `envs.objects.choose`.
@@ -62,7 +62,7 @@ class EvaluateConfig:
 
   def __post_init__(self) -> None:
     for name in self.policies:
-      policies_lib.base(name)
+      policy_names.parse(name)
     if not self.policies or len(set(self.policies)) < len(self.policies):
       raise ValueError(
         f"policies is {self.policies}, expected each once, and one at least"
@@ -132,7 +132,7 @@ def evaluate(
     )
     summary = scores.summarise(rows, settings.policies)
     write_summary(workdir, summary, facts)
-    servos = [s for s in specs if policies_lib.base(s.name) in ("servo", "exported")]
+    servos = [s for s in specs if policy_names.parse(s.name).is_servo]
     if servos and rows:
       films.film(
         workdir,
@@ -249,7 +249,9 @@ def _draw_units(settings: EvaluateConfig, path: Path) -> None:
 def define_flags() -> None:
   cli.define_config()
   policies_lib.define_flags()
-  flags.DEFINE_list("policies", [], "Instead of the config's: random,servo:no_raise")
+  flags.DEFINE_list(
+    "policies", [], "Instead of the config's: random,servo:no_raise,my_module:factory"
+  )
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
   flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_string("workdir", "", "Folder for the results.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from experiments.evaluation import policy_names
 from experiments.reporting import (
   behaviour_sections,
   blocks,
@@ -26,7 +27,6 @@ from experiments.reporting import (
 )
 from experiments.reporting import commands as commands_lib
 from experiments.reporting import evaluated as evaluated_lib
-from experiments.reporting import names as names_lib
 from experiments.reporting import results as results_lib
 from experiments.reporting import words as words_lib
 from experiments.reporting.evaluated import Evaluated
@@ -92,11 +92,11 @@ def _headline(results: Results, evaluated: Evaluated) -> blocks.Section:
   cards = []
   evaluation = evaluated.evaluation
   rates = evaluation.with_replacement if evaluation else {}
-  for name in names_lib.POLICIES:
+  for name in policy_names.KINDS:
     if name in rates:
       words = words_lib.interval(*rates[name].interval)
       value = words_lib.percent(rates[name].rate)
-      cards.append((value, f"success, {names_lib.policy(name)}", words))
+      cards.append((value, f"success, {policy_names.label(name)}", words))
   final = results.final()
   if final.get("auc") is not None:
     remark = "0.5 is chance"

@@ -33,7 +33,7 @@ from absl import flags
 from envs import grasp_env, objects, rollout, units
 from envs.attempt import Attempt, Observation
 from experiments import cli, evaluate
-from experiments.evaluation import conditions, policies, trials
+from experiments.evaluation import conditions, policies, policy_names, trials
 from experiments.evaluation.replay import Together
 from experiments.explain import evidence as evidence_lib
 from experiments.explain import one_attempt
@@ -118,7 +118,7 @@ def film(
     UserError: the folder or the size cannot be used.
   """
   _check_size(size)
-  who = f"{policies.file_name(policy.name)}-{scene.unit.name}"
+  who = f"{policy_names.slug(policy.name)}-{scene.unit.name}"
   path = cli.prepare_workdir(workdir) / f"watch-{who}-scene-{scene.scene_seed}.mp4"
   pushed_at = scene.pushing.step if scene.pushing.speed else 0
   with video_lib.VideoRecorder(path, size, pushed_at=pushed_at) as video:
@@ -206,7 +206,9 @@ class Teller:
 def define_flags() -> None:
   cli.define_config()
   policies.define_flags()
-  flags.DEFINE_string("policy", "random", f"One of {', '.join(policies.POLICIES)}.")
+  flags.DEFINE_string(
+    "policy", "random", f"One of {', '.join(policy_names.KINDS)}, or module:factory."
+  )
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
   flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")

@@ -81,12 +81,11 @@ class ShardReport:
 def collect_shard(task: ShardTask) -> ShardReport:
   """Makes and writes the attempts of one shard; runs in a worker process."""
   rendering.choose_backend()  # a worker on another machine has not inherited it
-  policy = policies.make_policy(task.policy)
   begin = time.perf_counter()
   scenes = []
   with writer.ShardWriter(task.directory, task.shard) as shard:
     for scene in task.scenes:
-      result = rollout.run_scene(scene, policy)
+      result = rollout.run_scene(scene, policies.make_policy(task.policy))
       for attempt in result.attempts:
         shard.write(to_record(attempt, task))
       scenes.append(_report(scene, result))

@@ -1,13 +1,17 @@
 """Policies by name, as they travel to worker processes.
 
-Whoever adds one enters it in POLICIES; all programs take it from there. A name may go
-on: `servo:no_raise` is a variant of the servo, `servo@1000` the servo with the network
-of that label.
+All programs take their policies from here; `policy_names` says what names there are. A
+policy of your own needs no change here: `--policies=random,package.module:factory`
+calls the factory without arguments, once for each cell, in every worker. It returns
+`policy(observation, key) -> decision`; what takes long, such as loading a network, it
+should keep (functools.cache).
 """
 
 import dataclasses
 import functools
 import hashlib
+import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,18 +23,11 @@ from absl import flags
 from envs import baselines
 from envs.attempt import LooksFirst, Policy
 from experiments import cli
+from experiments.evaluation import policy_names
 from experiments.fitting import train_config
 from hand_eye import checkpoint, inference, runtime
 from hand_eye import network as network_lib
 from hand_eye import servo as servo_lib
-
-# What takes one thing from the servo (fields of ServoConfig), to see what it is for.
-VARIANTS: dict[str, dict[str, Any]] = {
-  "best_of_64": {"num_iterations": 1},  # no CEM: the best of one round of samples
-  "best_of_192": {"num_iterations": 1, "num_samples": 192},  # and as many as CEM takes
-  "no_raise": {"raise_ratio": 0.0},
-  "no_early_close": {"close_ratio": float("inf")},  # closes at T only
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +52,8 @@ class PolicySpec:
   """What a worker needs to make a policy.
 
   Attributes:
-    name: of POLICIES, with its variant and label.
-    version: of the network, '' for policies without one.
+    name: see `policy_names`.
+    version: of the network, or of the file of one's own policy; else ''.
     checkpoints: folder of the network's checkpoints, or an exported file; '' for
       policies without a network.
     step: which checkpoint.
@@ -103,51 +100,26 @@ def networks_from_flags() -> Networks:
   return Networks(args.checkpoint, args.open_loop, args.exported, labelled)
 
 
-def base(name: str) -> str:
-  """'servo' of 'servo:no_raise' and of 'servo@1000'.
-
-  Raises:
-    UserError: there is no such policy, or no such variant of it.
-  """
-  start, _, _ = name.partition("@")
-  start, colon, variant = start.partition(":")
-  if start not in POLICIES:
-    raise cli.UserError(
-      f"policy {name!r} is not known; expected one of {', '.join(POLICIES)}"
-    )
-  if colon and (start != "servo" or variant not in VARIANTS):
-    raise cli.UserError(
-      f"policy {name!r} is not known; variants are"
-      f" {', '.join(f'servo:{known}' for known in VARIANTS)}"
-    )
-  if "@" in name and start != "servo":
-    raise cli.UserError(f"policy {name!r}: only the servo takes a label (servo@LABEL)")
-  return start
-
-
-def file_name(name: str) -> str:
-  """A policy's name as part of a file's: 'servo-no_raise'."""
-  return name.replace(":", "-").replace("@", "-")
-
-
 def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySpec:
   """The policy of a name.
 
   Args:
-    name: of POLICIES, with a variant or label where wanted.
+    name: see `policy_names`.
     config: its sections `network` and `servo` are for the learned policies.
     networks: where those find theirs.
 
   Raises:
     UserError, CheckpointError: there is none of that name, or no network for it.
   """
-  start = base(name)
-  if start == "exported":
+  parsed = policy_names.parse(name)
+  if parsed.is_own:
+    return PolicySpec(name, version=_source_version(name))
+  if parsed.kind == "exported":
     return _exported_spec(networks.exported, config)
-  if start not in ("servo", "open_loop"):
+  if parsed.kind not in (policy_names.SERVO, "open_loop"):
     return PolicySpec(name)
   expected = train_config.build_network(config["network"])
-  if start == "open_loop":
+  if parsed.kind == "open_loop":
     return _learned_spec(
       name,
       networks.open_loop,
@@ -156,15 +128,17 @@ def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySp
       flag="open_loop",
       purpose=checkpoint.OPEN_LOOP,
     )
-  rest, at, label = name.partition("@")
-  if at and label not in networks.labelled:
+  label = parsed.network
+  if label and label not in networks.labelled:
     known = ", ".join(sorted(networks.labelled)) or "none"
     raise cli.UserError(
       f"policy {name!r}: no network has that label; --checkpoints has: {known}"
     )
-  folder = networks.labelled[label] if at else networks.servo
-  settings = {**dict(config["servo"].items()), **VARIANTS.get(rest[6:], {})}
-  flag = "checkpoints" if at else "checkpoint"
+  folder = networks.labelled[label] if label else networks.servo
+  settings = dict(config["servo"].items())
+  if parsed.variant:
+    settings |= policy_names.VARIANTS[parsed.variant].fields
+  flag = "checkpoints" if label else "checkpoint"
   return _learned_spec(name, folder, settings, expected, flag=flag)
 
 
@@ -266,7 +240,34 @@ def _make_open_loop(spec: PolicySpec) -> Policy:
   return open_loop_policy.make_open_loop(spec.checkpoints, spec.step)
 
 
-# What makes each policy, in the order in which programs list them.
+def _factory(name: str) -> Callable[[], Policy]:
+  """The factory that module:factory names. Raises UserError if it is not there."""
+  module, _, attribute = name.partition(":")
+  try:
+    found = getattr(importlib.import_module(module), attribute)
+  except (ImportError, AttributeError) as error:
+    raise cli.UserError(
+      f"policy {name!r}: {error}; expected a function without arguments that can be"
+      " imported from the folder in which you start the program"
+    ) from error
+  if not callable(found):
+    raise cli.UserError(f"policy {name!r} is {found!r}, expected a function")
+  return found
+
+
+def _source_version(name: str) -> str:
+  """Twelve digits of the file that a policy of one's own is in."""
+  factory = _factory(name)
+  try:
+    source = inspect.getsourcefile(inspect.unwrap(factory))
+  except TypeError:
+    source = None
+  if source is None:
+    return ""
+  return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]
+
+
+# What makes each kind of `policy_names`.
 POLICIES: dict[str, Callable[[PolicySpec], Policy]] = {
   "random": lambda spec: baselines.RandomPolicy(),
   "open_loop": _make_open_loop,
@@ -283,11 +284,13 @@ def make_policy(spec: PolicySpec) -> Policy:
 
   One that decides from a single observation is made once in a process, as loading and
   compiling take long. One that remembers what it saw, of its cell or of its frames, is
-  made anew for every cell.
+  made for every cell; so is one of your own.
 
   Raises:
-    UserError: POLICIES has none of that name.
+    UserError: there is none of that name.
   """
+  if policy_names.parse(spec.name).is_own:
+    return _make(spec)
   made = _cached(spec)
   remembers = isinstance(made, LooksFirst | runtime.LoadedPolicy)
   return _make(spec) if remembers else made
@@ -299,5 +302,6 @@ def _cached(spec: PolicySpec) -> Policy:
 
 
 def _make(spec: PolicySpec) -> Policy:
-  policy = POLICIES[base(spec.name)](spec)
+  name = policy_names.parse(spec.name)
+  policy = _factory(name.kind)() if name.is_own else POLICIES[name.kind](spec)
   return baselines.Exploring(policy, *spec.noise) if spec.noise else policy

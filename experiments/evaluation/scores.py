@@ -6,6 +6,7 @@ from typing import Any
 
 from envs import protocols
 from experiments import statistics
+from experiments.evaluation import policy_names
 
 Row = Mapping[str, Any]
 
@@ -63,8 +64,7 @@ def successes_of(rows: Sequence[Row]) -> tuple[int, int]:
 
 def reference(policies: Sequence[str]) -> str:
   """The policy that the others are compared with: the servo, else the last."""
-  ours = [name for name in ("servo", "exported") if name in policies]
-  return [*ours, *policies[-1:], ""][0]
+  return policy_names.ours(policies) or [*policies[-1:], ""][0]
 
 
 def _without(bins: Mapping[int, Sequence[Row]]) -> dict[str, Any]:

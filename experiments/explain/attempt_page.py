@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from envs.attempt import Attempt
 from envs.success import READING_THRESHOLD
 from experiments import cli
-from experiments.evaluation import policies, trials
+from experiments.evaluation import policy_names, trials
 from experiments.explain import search_figures
 from experiments.explain.evidence import Explained, Seen
 from experiments.pictures import plots
@@ -56,7 +56,7 @@ def page(
 def name_of(trial: trials.Trial, attempt: Attempt) -> str:
   """Of the file: explain-<policy>-<unit>-scene-<seed>-attempt-<k>.html."""
   return (
-    f"explain-{policies.file_name(trial.policy.name)}-{attempt.unit}"
+    f"explain-{policy_names.slug(trial.policy.name)}-{attempt.unit}"
     f"-scene-{attempt.scene_seed}-attempt-{attempt.attempt_seed}.html"
   )
 

@@ -15,7 +15,7 @@ from absl import logging
 
 from envs import protocols
 from experiments import cli
-from experiments.evaluation import conditions, policies, replay
+from experiments.evaluation import conditions, policy_names, replay
 from experiments.evaluation import trials as trials_lib
 from experiments.pictures import video
 
@@ -45,7 +45,7 @@ class Film:
   @property
   def file(self) -> str:
     """The name of its video."""
-    policy = policies.file_name(self.row["policy"])
+    policy = policy_names.slug(self.row["policy"])
     where = f"{self.row['unit']}-scene-{self.row['repetition']}"
     return f"{policy}-{self.kind}-{where}.mp4"
 

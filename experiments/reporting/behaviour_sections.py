@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.evaluation import policy_names
 from experiments.reporting import blocks
 from experiments.reporting import breakdown as breakdown_lib
-from experiments.reporting import names as names_lib
 from experiments.reporting.evaluated import Evaluation
 
 # m, between the pads of an open gripper, see `envs.gripper.opening`.
@@ -19,7 +19,7 @@ def predictor(evaluation: Evaluation) -> blocks.Section | None:
   from experiments.pictures import plots
   from experiments.reporting import evaluation_figures
 
-  rows, policy = evaluation.rows, names_lib.ours(evaluation.policies)
+  rows, policy = evaluation.rows, policy_names.ours(evaluation.policies)
   if not any(row["policy"] == policy and row["p_best"] for row in rows):
     return None
   parts: list[blocks.Block] = []
@@ -109,7 +109,7 @@ def soft_and_hard(evaluation: Evaluation) -> blocks.Section | None:
   from experiments.reporting import evaluation_figures
 
   heading = "Soft against hard grasps"
-  ours = names_lib.ours(evaluation.policies)
+  ours = policy_names.ours(evaluation.policies)
   if not ours:
     return None
   found = breakdown_lib.grasps(evaluation.rows, ours)

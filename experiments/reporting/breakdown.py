@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.evaluation import policy_names
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import names as names_lib
 from experiments.reporting.results import Rate
@@ -162,7 +163,7 @@ def by_data(rates: Mapping[str, Rate]) -> list[tuple[float, Rate]]:
   """(N, rate) of the policies servo@N, whose network learned from N attempts."""
   found = []
   for policy, rate in rates.items():
-    start, _, network = policy.partition("@")
-    if start == names_lib.OURS[0] and network.replace("_", "").isdigit():
-      found.append((float(network), rate))
+    name = policy_names.read(policy)
+    if not name.variant and name.network.replace("_", "").isdigit():
+      found.append((float(name.network), rate))
   return sorted(found, key=lambda point: point[0])

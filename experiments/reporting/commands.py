@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli
+from experiments.evaluation import policy_names
 from experiments.fitting import train_config
 from experiments.reporting.evaluated import Evaluation, Sweep
 
@@ -88,10 +89,10 @@ def _networks(workdir: Path, policies: Iterable[str]) -> list[str]:
   given: dict[str, None] = {}
   labels = []
   for name in policies:
-    start, at, label = name.partition("@")
-    kind = start.partition(":")[0]
-    if at:
-      labels.append(f"{label}={FOLDER}")
+    parsed = policy_names.read(name)
+    kind = parsed.kind
+    if parsed.network:
+      labels.append(f"{parsed.network}={FOLDER}")
     elif kind == "servo":
       given[f"--checkpoint={known(_servo(workdir))}"] = None
     elif kind == "exported":

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from experiments.evaluation import policy_names
 from experiments.reporting import blocks
 from experiments.reporting import breakdown as breakdown_lib
 from experiments.reporting import commands as commands_lib
@@ -37,11 +38,11 @@ def sections(evaluation: Evaluation | None, workdir: Path) -> list[blocks.Sectio
   parts: list[blocks.Block] = [table_1(evaluation)]
   absent = [name for name in _rows(evaluation) if name not in evaluation.policies]
   if evaluation.others:
-    named = ", ".join(map(names_lib.policy, evaluation.others))
+    named = ", ".join(map(policy_names.label, evaluation.others))
     words = f"Not in this report, as the last evaluation did not name them: {named}"
     parts.append(blocks.Missing(words, command))
   elif absent:
-    named = ", ".join(map(names_lib.policy, absent))
+    named = ", ".join(map(policy_names.label, absent))
     parts.append(
       blocks.Text(f"Not evaluated here: {named} (--policies names them).", "soft")
     )
@@ -59,7 +60,7 @@ def table_1(evaluation: Evaluation) -> blocks.Table:
       evaluation.with_replacement.get(name),
       *(evaluation.without.get(name, {}).get(n) for n in FIRST),
     ]
-    cells: list[blocks.Cell] = [names_lib.policy(name)]
+    cells: list[blocks.Cell] = [policy_names.label(name)]
     for column, rate in enumerate(ours):
       cells.append(
         blocks.Stacked(f"{theirs[column]:.1f} %", (f"N = {_PAPER_ATTEMPTS[column]}",))
@@ -80,16 +81,16 @@ def table_1(evaluation: Evaluation) -> blocks.Table:
       *((f"without, first {n}", 2) for n in FIRST),
       ("bins cleared", 1),
     ),
-    strong=[i for i, name in enumerate(_rows(evaluation)) if name in names_lib.OURS],
+    strong=[i for i, name in enumerate(_rows(evaluation)) if name in policy_names.OURS],
   )
 
 
 def _rows(evaluation: Evaluation) -> list[str]:
   """The policies of the paper, run or not, and the others of Table 1 that were run."""
-  ours = names_lib.ours(evaluation.policies) or names_lib.OURS[0]
-  wanted = {*_PAPER, *evaluation.policies} - {*names_lib.OURS} | {ours}
+  ours = policy_names.ours(evaluation.policies) or policy_names.OURS[0]
+  wanted = {*_PAPER, *evaluation.policies} - {*policy_names.OURS} | {ours}
   return [
-    name for name in names_lib.POLICIES if name in wanted | {*evaluation.policies}
+    name for name in policy_names.KINDS if name in wanted | {*evaluation.policies}
   ]
 
 
@@ -154,14 +155,14 @@ def _all_policies(evaluation: Evaluation) -> list[blocks.Block]:
       " checkpoint. Intervals (Wilson) take attempts as independent, though several"
       " share a bin."
     )
-    rows = [(names_lib.policy(name), rate) for name, rate in rates.items()]
+    rows = [(policy_names.label(name), rate) for name, rate in rates.items()]
     parts.append(rates_table("policy", rows, caption))
   said = [
     words_lib.beside_ours(name, evaluation.paired[name])
     for name in evaluation.policies
     if evaluation.paired.get(name)
   ]
-  if names_lib.ours(evaluation.policies) and said:
+  if policy_names.ours(evaluation.policies) and said:
     heading = "Against the servo, in the same bins from the same seeds"
     parts += [blocks.Heading(heading), blocks.Bullets(said)]
   return parts
@@ -248,13 +249,13 @@ def matrix(
   caption: str = "",
 ) -> blocks.Table:
   """A row a value, a column a policy of Table 1 (all policies where there is none)."""
-  main = [name for name in names_lib.POLICIES if name in evaluation.policies]
+  main = [name for name in policy_names.KINDS if name in evaluation.policies]
   columns = main or evaluation.policies
   rows = [
     [value, *(success(by_policy.get(name)) for name in columns)]
     for value, by_policy in found.items()
   ]
-  header = (what, *map(names_lib.policy, columns))
+  header = (what, *map(policy_names.label, columns))
   return blocks.Table(header, rows, numbers=range(1, len(header)), caption=caption)
 
 

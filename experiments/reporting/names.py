@@ -1,7 +1,7 @@
 """Policies, conditions and properties: what the report calls and how it draws them."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -21,25 +21,8 @@ class Knob(NamedTuple):
   nothing: float
 
 
-OURS = ("servo", "exported")  # whichever was run
 RANDOM = "random"
 
-# The policies of Table 1, and the oracle, in the order of tables.
-POLICIES = {
-  "random": "random",
-  "hand_designed": "hand-designed, ideal depth",
-  "hand_designed_noisy": "hand-designed, noisy depth",
-  "open_loop": "open loop",
-  "servo": "servo (ours)",
-  "exported": "exported servo (ours)",
-  "oracle": "oracle (knows the scene)",
-}
-_VARIANTS = {
-  "best_of_64": "the best of 64 samples, no CEM",
-  "best_of_192": "the best of 192 samples, no CEM",
-  "no_raise": "never raising",
-  "no_early_close": "closing at step T only",
-}
 _LOOKS = {
   "random": Look("soft", "dotted"),
   "hand_designed": Look("c", "solid"),
@@ -72,27 +55,6 @@ PROPERTIES = (
   "rigid", "soft", "heavy", "light", "flat", "large", "small", "translucent", "long",
   "composed",
 )  # fmt: skip
-
-
-def ours(policies: Collection[str]) -> str:
-  """The servo among the policies, else the exported one, else ''."""
-  return next((name for name in OURS if name in policies), "")
-
-
-def policy(name: str) -> str:
-  """'servo:no_raise' -> 'servo, never raising'; a name that nobody knows stays."""
-  start, at, network = name.partition("@")
-  kind, _, variant = start.partition(":")
-  if kind not in POLICIES:
-    return name
-  if not variant and not at:
-    return POLICIES[kind]
-  words = [kind.replace("_", " ")]
-  if variant:
-    words.append(_VARIANTS.get(variant, variant))
-  if at:
-    words.append(f"network {network}")
-  return ", ".join(words)
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

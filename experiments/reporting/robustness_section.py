@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from experiments.evaluation import policy_names
 from experiments.reporting import blocks
 from experiments.reporting import breakdown as breakdown_lib
 from experiments.reporting import commands as commands_lib
@@ -20,7 +21,7 @@ def robustness(found: Evaluated) -> blocks.Section:
   protocol = breakdown_lib.protocol_of(sweep.cells)
   usual_steps = int(sweep.settings.get("num_steps", 0))
   curves = breakdown_lib.curves(sweep.cells, protocol, usual_steps)
-  policies = [name for name in sweep.policies if "@" not in name]
+  policies = [name for name in sweep.policies if not policy_names.read(name).network]
   looks = names_lib.looks(policies)
   bins = int(sweep.settings.get(protocol, {}).get("repetitions", 0))
   too_few = ", which are so few that they are too narrow" if bins < FEW_BINS else ""
@@ -32,7 +33,7 @@ def robustness(found: Evaluated) -> blocks.Section:
       " nothing is the sweep without conditions. Bands: 95 %, from redrawing the"
       f" bins{too_few}."
     ),
-    blocks.Legend([(names_lib.policy(name), *looks[name]) for name in policies]),
+    blocks.Legend([(policy_names.label(name), *looks[name]) for name in policies]),
     _curves(curves, looks),
     blocks.Details("The figures of these curves", [_conditions(sweep)]),
     *parts,
@@ -78,7 +79,7 @@ def _conditions(sweep: Sweep) -> blocks.Table:
           *(success(rates.get((cell.condition, name))) for name in sweep.policies),
         ]
       )
-  header = ("success", *map(names_lib.policy, sweep.policies))
+  header = ("success", *map(policy_names.label, sweep.policies))
   return blocks.Table(header, rows, numbers=range(1, len(header)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from experiments import statistics
+from experiments.evaluation import policy_names
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import names as names_lib
 from experiments.reporting.evaluated import Evaluation
@@ -38,9 +39,9 @@ def comparisons(evaluation: Evaluation) -> list[str]:
   """The servo against each baseline of Table 1; else all against random motions."""
   rates = evaluation.with_replacement
   known = [
-    name for name in names_lib.POLICIES if name in rates and rates[name].attempts
+    name for name in policy_names.KINDS if name in rates and rates[name].attempts
   ]
-  own = names_lib.ours(known)
+  own = policy_names.ours(known)
   if not own:
     base = rates.get(names_lib.RANDOM)
     others = [name for name in known if name != names_lib.RANDOM]
@@ -52,7 +53,7 @@ def comparisons(evaluation: Evaluation) -> list[str]:
   ours = rates[own]
   said = [succeeded(own, ours)]
   for name in known:
-    if name not in (*names_lib.OURS, "oracle"):
+    if name not in (*policy_names.OURS, "oracle"):
       pair = evaluation.paired.get(name, {}).get(evaluated_lib.WITH)
       said.append(against(ours, name, rates[name], pair))
   if len(said) == 1:
@@ -61,7 +62,7 @@ def comparisons(evaluation: Evaluation) -> list[str]:
 
 
 def succeeded(name: str, rate: Rate) -> str:
-  label = names_lib.policy(name)
+  label = policy_names.label(name)
   return (
     f"{label[0].upper()}{label[1:]}: {rate.successes} of {rate.attempts} attempts with"
     f" replacement succeeded, {percent(rate.rate)} ({interval(*rate.interval)})."
@@ -81,7 +82,7 @@ def against(
       without it, and where it has no width, they are taken as independent.
   """
   said = (
-    f"Against {names_lib.policy(base_name)} ({base.successes} of {base.attempts},"
+    f"Against {policy_names.label(base_name)} ({base.successes} of {base.attempts},"
     f" {percent(base.rate)}): "
   )
   if paired and paired[1] < paired[2]:
@@ -124,7 +125,7 @@ def beside_ours(name: str, paired: Mapping[str, tuple[float, float, float]]) -> 
     else:
       words = f"{points(gap, low, high)}, no difference shown"
     said.append(f"{words}, {protocol.replace('_', ' ')}")
-  label = names_lib.policy(name)
+  label = policy_names.label(name)
   return f"{label[0].upper()}{label[1:]}: {'; '.join(said)}."
 
 

@@ -3,24 +3,11 @@
 import numpy as np
 import pytest
 
-from envs import baselines
 from experiments import check_cell, cli, evaluate, watch
 from experiments.configs import demo as demo_config
-from experiments.evaluation import policies, seeds
+from experiments.evaluation import policies, policy_names, seeds
 
 NONE = policies.Networks()
-
-
-@pytest.fixture(autouse=True)
-def nothing_made_before():
-  policies._cached.cache_clear()
-  yield
-  policies._cached.cache_clear()
-
-
-def in_this_process(function, tasks, **_):
-  """A runner that keeps what a test has put in the place of something."""
-  yield from ((i, function(task)) for i, task in enumerate(tasks))
 
 
 @pytest.fixture
@@ -28,7 +15,7 @@ def config():
   config = demo_config.get_config()
   config.evaluate.update(
     {
-      "policies": ("random", "mine"),
+      "policies": ("random",),
       "with_replacement": {"repetitions": 1, "num_attempts": 1, "num_objects": 2},
       "without_replacement": {"repetitions": 0, "num_attempts": 1, "num_objects": 1},
       "num_units": 1,
@@ -39,40 +26,82 @@ def config():
   return config
 
 
-class Straight(baselines.RandomPolicy):
-  """Does what the random policy does, and says that it was asked."""
+_MINE = """
+from envs import baselines
 
+class Straight(baselines.RandomPolicy):
+  "Does what the random policy does, and counts."
   asked = 0
 
   def __call__(self, observation, key):
-    Straight.asked += 1
-    return super().__call__(observation, key)
+    self.asked += 1
+    decision = super().__call__(observation, key)
+    evidence = {**decision.evidence, "action": f"no {self.asked}"}
+    return decision._replace(evidence=evidence)
+
+make, number = Straight, 3
+"""
 
 
-def test_a_policy_entered_in_the_table_is_evaluated_and_watched(
+def test_a_policy_of_ones_own_is_evaluated_by_workers_and_watched(
   config, tmp_path, monkeypatch
 ):
-  with pytest.raises(cli.UserError, match="'mine'.*random.*servo.*oracle"):
-    evaluate.build_config(config.evaluate)
-  monkeypatch.setitem(policies.POLICIES, "mine", lambda spec: Straight())
-  monkeypatch.setattr(Straight, "asked", 0)
-  summary = evaluate.evaluate(config, NONE, tmp_path, in_this_process)["policies"]
-  assert list(summary) == ["random", "mine"]
-  assert [row["with_replacement"]["attempts"] for row in summary.values()] == [1, 1]
-  rows = cli.read_jsonl(tmp_path / "rows.jsonl")
-  assert [row["policy"] for row in rows] == ["random", "mine"]
-  assert Straight.asked > 0
+  (tmp_path / "mine.py").write_text(_MINE)
+  monkeypatch.syspath_prepend(tmp_path)
+  config.evaluate.update({"policies": ("random", "mine:make"), "num_workers": 2})
+  summary = evaluate.evaluate(config, NONE, tmp_path / "run")["policies"]
+  assert list(summary) == ["random", "mine:make"]
+  first, own = cli.read_jsonl(tmp_path / "run" / "rows.jsonl")
+  assert own["policy"] == "mine:make" and own["actions"] == ["no 1"]
+  assert len(own["policy_version"]) == 12
+  assert own["scene_seed"] == first["scene_seed"]
 
-  before = Straight.asked
-  spec = policies.choose("mine", config, NONE)
-  scene = watch.plan_scene(config, num_attempts=1)
-  path = watch.film(scene, spec, tmp_path, 64, lambda line: None)
-  assert path.name.startswith("watch-mine-") and Straight.asked > before
+  spec = policies.choose("mine:make", config, NONE)
+  one, other = policies.make_policy(spec), policies.make_policy(spec)
+  assert one is not other  # each cell has its own
+  lines = []
+  scene = watch.plan_scene(config, num_attempts=1, num_steps=2)
+  path = watch.film(scene, spec, tmp_path, 64, lines.append)
+  assert path.name.startswith("watch-mine-make-") and "no 1" in lines[0]
 
 
-def test_a_name_that_is_not_there_never_falls_through_to_a_network():
-  with pytest.raises(cli.UserError, match="'mine' .*random, .*servo, .*oracle"):
-    policies.make_policy(policies.PolicySpec("mine"))
+@pytest.mark.parametrize(
+  ("name", "words"),
+  [
+    ("mine", "'mine' is not known; expected one of random, .*module:factory"),
+    ("servo:mine", "variants are servo:best_of_64"),
+    ("random@1000", "only the servo takes a label"),
+    ("servo@", "only the servo takes a label"),
+    ("nowhere.mine:make", "No module named 'nowhere'; expected a function"),
+    ("json:nothing", "no attribute 'nothing'; expected a function"),
+    ("math:pi", "is 3.14.*, expected a function"),
+  ],
+)
+def test_a_name_that_is_not_there_gets_one_line(config, name, words):
+  with pytest.raises(cli.UserError, match=words):
+    policies.choose(name, config, NONE)
+  with pytest.raises(cli.UserError, match=words):
+    policies.make_policy(policies.PolicySpec(name))
+
+
+@pytest.mark.parametrize(
+  ("name", "label", "slug"),
+  [
+    ("servo", "servo (ours)", "servo"),
+    ("servo:no_raise", "servo, never raising", "servo-no_raise"),
+    ("servo@1_000", "servo, network 1_000", "servo-1_000"),
+    ("servo:no_raise@all", "servo, never raising, network all", "servo-no_raise-all"),
+    ("hand_designed_noisy", "hand-designed, noisy depth", "hand_designed_noisy"),
+    ("lab.grasps:make", "lab.grasps:make", "lab.grasps-make"),
+  ],
+)
+def test_names_have_a_label_and_fit_into_file_names(name, label, slug):
+  assert policy_names.label(name) == label
+  assert policy_names.slug(name) == slug
+
+
+def test_every_kind_can_be_made():
+  assert set(policies.POLICIES) == set(policy_names.KINDS)
 
 
 def test_the_check_takes_its_policies_from_the_table():

@@ -12,7 +12,7 @@ from envs.rollout import SceneTask
 from envs.units import fleet_units
 from experiments import cli, evaluate, sweep
 from experiments.configs import demo as demo_config
-from experiments.evaluation import conditions, policies, scores, trials
+from experiments.evaluation import conditions, policies, policy_names, scores, trials
 from experiments.reporting import (
   behaviour_sections,
   blocks,
@@ -102,7 +102,7 @@ def test_table_1_counts_failures_beside_those_of_the_paper(make_row):
   assert row_of(table, "open loop")[:3] == [
     "open loop", blocks.Stacked("43.0 %", ("N = 100",)), "not run",
   ]  # fmt: skip
-  assert not [row for row in table.rows if row[0] == names_lib.policy("oracle")]
+  assert not [row for row in table.rows if row[0] == policy_names.label("oracle")]
   assert table.strong == [4]
   assert sum(columns for _, columns in table.groups) == len(table.header)
   assert evaluation_sections.FIRST == protocols.FIRST
@@ -376,8 +376,6 @@ def test_the_config_of_large_frames_is_named(tmp_path, make_row):
 
 
 def test_the_report_has_a_name_for_everything_there_is():
-  assert set(names_lib.POLICIES) == set(policies.POLICIES)
-  assert set(names_lib._VARIANTS) == set(policies.VARIANTS)
   assert set(names_lib.CONDITIONS) == set(conditions.NAMES)
   source = inspect.getsource(attempt.properties)
   for name in names_lib.PROPERTIES:
@@ -391,19 +389,6 @@ def test_what_changes_nothing_changes_nothing():
       condition = conditions.Condition(name, knob.nothing)
       assert condition.robots(robots) == robots
       assert condition.pushing.speed == 0
-
-
-@pytest.mark.parametrize(
-  ("name", "expected"),
-  [
-    ("servo", "servo (ours)"),
-    ("servo:no_raise", "servo, never raising"),
-    ("servo@10240", "servo, network 10240"),
-    ("mine", "mine"),
-  ],
-)
-def test_policies_are_named_in_words(name, expected):
-  assert names_lib.policy(name) == expected
 
 
 def test_amounts_are_said_in_units_that_people_use():

@@ -1,0 +1,129 @@
+"""Names of policies: what flags give and rows record, parsed here and nowhere else.
+
+random                  a kind, see KINDS
+servo:no_raise          the servo without one of its parts, see VARIANTS
+servo@1000              the servo with the network of that label
+package.module:factory  a policy of your own, see `policies`
+"""
+
+import dataclasses
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from experiments import cli
+
+SERVO = "servo"
+OURS = (SERVO, "exported")  # whichever was run
+
+# In the order of tables, each with the label that reports give it.
+KINDS = {
+  "random": "random",
+  "hand_designed": "hand-designed, ideal depth",
+  "hand_designed_noisy": "hand-designed, noisy depth",
+  "open_loop": "open loop",
+  SERVO: "servo (ours)",
+  "exported": "exported servo (ours)",
+  "oracle": "oracle (knows the scene)",
+}
+
+
+class Variant(NamedTuple):
+  """The servo without one of its parts, to see what the part is worth."""
+
+  label: str
+  fields: dict[str, Any]  # of ServoConfig
+
+
+VARIANTS = {
+  "best_of_64": Variant("the best of 64 samples, no CEM", {"num_iterations": 1}),
+  "best_of_192": Variant(
+    "the best of 192 samples, no CEM", {"num_iterations": 1, "num_samples": 192}
+  ),
+  "no_raise": Variant("never raising", {"raise_ratio": 0.0}),
+  "no_early_close": Variant("closing at step T only", {"close_ratio": float("inf")}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyName:
+  """A parsed name.
+
+  Attributes:
+    kind: of KINDS, or 'module:factory'.
+    variant: of VARIANTS, '' for none.
+    network: label of the servo's network, '' for the one of --checkpoint.
+  """
+
+  kind: str
+  variant: str = ""
+  network: str = ""
+
+  @property
+  def is_own(self) -> bool:
+    """Whether it names a factory outside this project's table."""
+    return self.kind not in KINDS
+
+  @property
+  def is_servo(self) -> bool:
+    return self.kind in OURS
+
+  @property
+  def label(self) -> str:
+    """What reports call it: 'servo, never raising'."""
+    if not self.variant and not self.network:
+      return KINDS.get(self.kind, self.kind)
+    words = [self.kind.replace("_", " ")]
+    if self.variant:
+      words.append(VARIANTS[self.variant].label)
+    if self.network:
+      words.append(f"network {self.network}")
+    return ", ".join(words)
+
+
+def parse(name: str) -> PolicyName:
+  """Parses a name.
+
+  Raises:
+    UserError: it names no kind, no variant, and no factory.
+  """
+  start, at, network = name.partition("@")
+  kind, colon, variant = start.partition(":")
+  if kind not in KINDS and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", start):
+    kind, colon, variant = start, "", ""
+  elif kind not in KINDS:
+    raise cli.UserError(
+      f"policy {name!r} is not known; expected one of {', '.join(KINDS)}, or"
+      " module:factory for your own"
+    )
+  if colon and (kind != SERVO or variant not in VARIANTS):
+    raise cli.UserError(
+      f"policy {name!r} is not known; variants are"
+      f" {', '.join(f'servo:{known}' for known in VARIANTS)}"
+    )
+  if at and (kind != SERVO or not network):
+    raise cli.UserError(f"policy {name!r}: only the servo takes a label (servo@LABEL)")
+  return PolicyName(kind, variant, network)
+
+
+def read(name: str) -> PolicyName:
+  """Parses a name of a file's row; one that is not known is a kind of its own."""
+  try:
+    return parse(name)
+  except cli.UserError:
+    return PolicyName(name)
+
+
+def label(name: str) -> str:
+  """What reports call a policy; a name that is not known stays."""
+  return read(name).label
+
+
+def slug(name: str) -> str:
+  """A policy's name as part of a file's: 'servo-no_raise'."""
+  return re.sub(r"[:@]", "-", name)
+
+
+def ours(names: Collection[str]) -> str:
+  """The servo among the policies, else the exported one, else ''."""
+  return next((name for name in OURS if name in names), "")
