@@ -138,6 +138,19 @@ def joined_workspace(seen: Seen, bounds: Limits | None) -> Limits:
   return low, high
 
 
+def not_finite(seen: Seen) -> str:
+  """Returns which value is NaN or infinite, or an empty string."""
+  for name, value in (
+    ("measured pose", seen.pose),
+    ("table height", seen.table_height),
+    ("workspace", seen.workspace),
+    ("image's age", seen.age),
+  ):
+    if value is not None and not np.all(np.isfinite(value)):
+      return f"the {name} is not finite"
+  return ""
+
+
 def problem(seen: Seen, bounds: Limits | None) -> str:
   """Returns which value cannot be used or believed, or an empty string.
 
@@ -148,14 +161,10 @@ def problem(seen: Seen, bounds: Limits | None) -> str:
   Raises:
     ObservationError: neither has a workspace.
   """
+  lost = not_finite(seen._replace(age=None))
+  if lost:
+    return lost
   low, high = joined_workspace(seen, bounds)
-  for name, value in (
-    ("measured pose", seen.pose),
-    ("table height", seen.table_height),
-    ("workspace", (low, high)),
-  ):
-    if not np.all(np.isfinite(value)):
-      return f"the {name} is not finite"
   if not np.all(low < high):
     return "the workspace is empty: a low end is not below its high end"
   if np.max(np.abs([low, high])) > LARGEST_REACH:

@@ -1,8 +1,9 @@
 """The wire format between robots and a policy server.
 
-docs/wire_format.md is its description, for clients in other languages; `client` is the
-one in Python. Standard library and NumPy; nothing that comes from the wire is executed,
-and no size is believed before it was compared with a limit.
+docs/wire_format.md describes it for clients in other languages; `client` is the one in
+Python. Standard library and NumPy. Nothing that comes from the wire is executed, every
+size is compared with a limit before memory is allocated, and a checksum covers each
+message.
 """
 
 import json
@@ -10,16 +11,19 @@ import math
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hand_eye.decision import Action, Cause, Decision, Observation
+from hand_eye.decision import Action, Cause, Decision
+from hand_eye.observations import Seen
 
 MAGIC = b"HEYE"
-VERSION = 1
-HEADER = struct.Struct("<4sHHIII")  # magic, version, kind, sequence, JSON, payload
+VERSION = 2
+# Magic, version, kind, sequence, bytes of JSON and of payload, CRC-32 of both.
+HEADER = struct.Struct("<4sHHIIII")
 MAX_JSON = 4096  # bytes of a request
 MAX_REPLY_JSON = 65536
 
@@ -42,6 +46,10 @@ class WireError(Exception):
     self.keep, self.sequence = keep, sequence
 
 
+class IdleError(TimeoutError):
+  """No message began in the time given."""
+
+
 class Message(NamedTuple):
   """One message. `fields` is its JSON object."""
 
@@ -56,7 +64,8 @@ def pack(
 ) -> bytes:
   """Returns the bytes of a message."""
   text = json.dumps(fields, allow_nan=False, separators=(",", ":")).encode()
-  header = HEADER.pack(MAGIC, VERSION, kind, sequence, len(text), len(payload))
+  crc = zlib.crc32(payload, zlib.crc32(text))
+  header = HEADER.pack(MAGIC, VERSION, kind, sequence, len(text), len(payload), crc)
   return header + text + payload
 
 
@@ -65,29 +74,40 @@ def receive(
   *,
   max_json: int,
   max_payload: int,
-  idle: float,
-  whole: float,
+  idle: float = math.inf,
+  end: float = math.inf,
+  whole: float = math.inf,
+  begun: Callable[[], None] = lambda: None,
   clock: Callable[[], float] = time.monotonic,
 ) -> Message | None:
   """Receives one message; None at the end of the stream.
 
   Args:
+    connection: to receive from.
     max_json, max_payload: bytes; a header that announces more is refused unread.
     idle: seconds to wait for the first byte.
-    whole: seconds from then on, in which all of it must have come.
+    whole: seconds from the first byte, in which all of it must have come.
+    end: time of `clock` by which all of it must have come.
+    begun: called after the first byte.
+    clock: seconds that only grow.
 
   Raises:
     WireError: for anything that is not such a message.
-    TimeoutError: it did not come in time.
+    IdleError: it did not begin in time.
+    TimeoutError: it did not end in time.
     OSError: the connection broke.
   """
-  connection.settimeout(idle)
-  first = connection.recv(1)
+  try:
+    _wait(connection, min(idle, end - clock()))
+    first = connection.recv(1)
+  except TimeoutError as error:
+    raise IdleError("no message began in time") from error
   if not first:
     return None
-  end = clock() + whole
+  begun()
+  end = min(end, clock() + whole)
   header = first + _exactly(connection, HEADER.size - 1, end, clock)
-  magic, version, kind, sequence, json_size, payload_size = HEADER.unpack(header)
+  magic, version, kind, sequence, json_size, payload_size, crc = HEADER.unpack(header)
   if magic != MAGIC:
     raise WireError(f"the first bytes are {magic!r}, expected {MAGIC!r}")
   if version != VERSION:
@@ -100,6 +120,13 @@ def receive(
       raise WireError(f"{size} bytes of {name}, expected at most {most}")
   text = _exactly(connection, json_size, end, clock)
   payload = _exactly(connection, payload_size, end, clock)
+  found = zlib.crc32(payload, zlib.crc32(text))
+  if found != crc:
+    raise WireError(
+      f"the checksum is {found:#010x}, expected {crc:#010x} as the header says: bytes"
+      " were lost, added or changed on the way",
+      sequence=sequence,
+    )
   try:
     return Message(kind, sequence, _parse(text), payload)
   except WireError as error:
@@ -112,15 +139,22 @@ def _exactly(
   data = bytearray(count)
   view, at = memoryview(data), 0
   while at < count:
-    left = end - clock()
-    if left <= 0:
-      raise TimeoutError(f"{at} of {count} bytes came in time")
-    connection.settimeout(left)
-    got = connection.recv_into(view[at:])
+    try:
+      _wait(connection, end - clock())
+      got = connection.recv_into(view[at:])
+    except TimeoutError as error:
+      raise TimeoutError(f"{at} of {count} bytes came in time") from error
     if not got:
       raise WireError(f"the stream ended after {at} of {count} bytes")
     at += got
   return bytes(data)
+
+
+def _wait(connection: socket.socket, left: float) -> None:
+  """Lets the next operation wait for `left` seconds."""
+  if left <= 0:
+    raise TimeoutError
+  connection.settimeout(None if left == math.inf else left)
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -136,51 +170,38 @@ def _parse(text: bytes) -> dict[str, Any]:
   return fields
 
 
-class RemoteObservation(NamedTuple):
-  """An observation that came over the wire, see `decision.Observation`."""
-
-  pregrasp_image: np.ndarray
-  image: np.ndarray
-  pose: np.ndarray
-  step: int
-  num_steps: int
-  table_height: float
-  workspace: tuple[np.ndarray, np.ndarray] | None
-  age: float | None
-
-
 class Request(NamedTuple):
   """A request for a decision. deadline: seconds from its arrival, or None."""
 
-  observation: RemoteObservation
+  observation: Seen
   key: np.ndarray
   deadline: float | None
 
 
 def request_bytes(
-  sequence: int, observation: Observation, key: np.ndarray, deadline: float | None
+  sequence: int, seen: Seen, key: np.ndarray, deadline: float | None
 ) -> bytes:
-  """Returns the message that asks for a decision."""
+  """Returns the message that asks for a decision.
+
+  Raises:
+    ValueError: a number is not finite, which JSON cannot say.
+  """
   fields: dict[str, Any] = {
-    "pose": np.asarray(observation.pose, float).tolist(),
-    "step": int(observation.step),
-    "num_steps": int(observation.num_steps),
-    "table_height": float(observation.table_height),
-    "key": np.asarray(key).tolist(),
+    "pose": seen.pose.tolist(),
+    "step": seen.step,
+    "num_steps": seen.num_steps,
+    "table_height": seen.table_height,
+    "key": key.tolist(),
   }
-  workspace = getattr(observation, "workspace", None)
-  if workspace is not None:
-    fields["workspace"] = [np.asarray(end, float).tolist() for end in workspace]
-  age = getattr(observation, "age", None)
-  if age is not None:
-    fields["age_ms"] = 1e3 * float(age)
+  if seen.workspace is not None:
+    fields["workspace"] = [end.tolist() for end in seen.workspace]
+  if seen.age is not None:
+    fields["age_ms"] = 1e3 * seen.age
   if deadline is not None:
-    fields["deadline_ms"] = 1e3 * float(deadline)
-  images = [
-    np.ascontiguousarray(image, np.uint8).tobytes()
-    for image in (observation.pregrasp_image, observation.image)
-  ]
-  return pack(DECIDE, sequence, fields, b"".join(images))
+    fields["deadline_ms"] = 1e3 * deadline
+  return pack(
+    DECIDE, sequence, fields, seen.pregrasp_image.tobytes() + seen.image.tobytes()
+  )
 
 
 def read_request(message: Message, frame_size: int) -> Request:
@@ -209,10 +230,12 @@ def read_request(message: Message, frame_size: int) -> Request:
   if "workspace" in fields:
     ends = fields["workspace"]
     if not isinstance(ends, list) or len(ends) != 2:
-      raise WireError("workspace: expected two lists of four numbers", keep=True)
+      raise WireError(
+        f"workspace is {_shown(ends)}, expected two lists of four numbers", keep=True
+      )
     low, high = (_numbers("workspace", end, 4) for end in ends)
     workspace = np.array(low, np.float32), np.array(high, np.float32)
-  observation = RemoteObservation(
+  observation = Seen(
     pregrasp_image=images[0],
     image=images[1],
     pose=np.array(_numbers("pose", fields.get("pose"), 4), np.float32),
@@ -223,14 +246,18 @@ def read_request(message: Message, frame_size: int) -> Request:
     age=_number(fields, "age_ms") / 1e3 if "age_ms" in fields else None,
   )
   key = fields.get("key")
-  if not isinstance(key, list) or len(key) != 2:
-    raise WireError("key: expected two integers from 0 to 2**32 - 1", keep=True)
-  pair = dict(zip("ab", key, strict=True))
-  numbers = [_integer(pair, name, 0, 2**32 - 1) for name in "ab"]
+  if (
+    not isinstance(key, list)
+    or len(key) != 2
+    or not all(type(part) is int and 0 <= part < 2**32 for part in key)
+  ):
+    raise WireError(
+      f"key is {_shown(key)}, expected two integers from 0 to 4294967295", keep=True
+    )
   deadline = None
   if "deadline_ms" in fields:
     deadline = _number(fields, "deadline_ms") / 1e3
-  return Request(observation, np.array(numbers, np.uint32), deadline)
+  return Request(observation, np.array(key, np.uint32), deadline)
 
 
 def decision_fields(made: Decision) -> dict[str, Any]:
@@ -256,7 +283,7 @@ def read_decision(fields: Mapping[str, Any]) -> Decision:
   """Returns the decision of a DECISION reply.
 
   Raises:
-    WireError: it is none, or its command is not finite or holds no direction.
+    WireError: it is none, or a number is not finite.
   """
   try:
     action = Action[str(fields["action"]).upper()]
@@ -291,12 +318,23 @@ def _numbers(name: str, values: Any, count: int) -> list[float]:
     # bool is an int to Python, and integers may be too large for a float.
     good = all(type(v) in (int, float) and abs(v) <= 1e9 for v in values)
   if not good or not all(math.isfinite(v) for v in values):
-    raise WireError(f"{name}: expected {count} finite numbers up to 1e9", keep=True)
+    form = "a finite number" if count == 1 else f"{count} finite numbers"
+    shown = _shown(values[0] if count == 1 and isinstance(values, list) else values)
+    raise WireError(f"{name} is {shown}, expected {form} up to 1e9", keep=True)
   return [float(v) for v in values]
 
 
 def _integer(fields: Mapping[str, Any], name: str, least: int, most: int) -> int:
   value = fields.get(name)
   if type(value) is not int or not least <= value <= most:
-    raise WireError(f"{name}: expected an integer from {least} to {most}", keep=True)
+    raise WireError(
+      f"{name} is {_shown(value)}, expected an integer from {least} to {most}",
+      keep=True,
+    )
   return value
+
+
+def _shown(value: Any) -> str:
+  """A value of a message, in JSON and short."""
+  text = "missing" if value is None else json.dumps(value)
+  return text if len(text) <= 60 else f"{text[:57]}..."

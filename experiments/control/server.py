@@ -1,7 +1,7 @@
 """A policy server: one process, one device, many robots over a local socket.
 
-A thread a connection reads requests; one worker decides, in the order of arrival. What
-a robot has sent before belongs to its connection. See docs/wire_format.md.
+One thread per connection reads requests; one worker decides, in the order of arrival.
+What a robot has sent before belongs to its connection. See docs/wire_format.md.
 """
 
 import contextlib
@@ -9,36 +9,35 @@ import dataclasses
 import os
 import queue
 import socket
-import stat
 import threading
 import time
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
-from experiments import cli
+from experiments.control import listening
 from hand_eye import wire
 from hand_eye.decision import Cause, Decision, ObservationError, hold
 from hand_eye.runtime import LoadedPolicy
 
-_BACKLOG = 128  # connections that wait to be accepted
-
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What a server stands.
+  """Load limits of a server.
 
   Attributes:
-    clients: connections at the same time; more are told so and closed.
+    clients: connections at the same time; more get an error and are closed.
     waiting: requests that wait for the device; more are answered by HOLD at once.
-    idle: seconds that a connection may say nothing.
+    idle: seconds that a connection may be silent; it is then closed without a word.
+    spare: seconds after which a silent connection gives its place to a new one, if all
+      are taken.
     message: seconds from the first byte of a message to its last.
-    answer: seconds that a decision may take before the robot is told to HOLD.
+    answer: seconds that a decision may take before the robot gets a HOLD.
   """
 
   clients: int = 32
   waiting: int = 32
   idle: float = 60.0
+  spare: float = 1.0
   message: float = 2.0
   answer: float = 10.0
 
@@ -46,6 +45,21 @@ class Limits:
     for name, value in dataclasses.asdict(self).items():
       if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value!r}, expected a finite number > 0")
+
+
+@dataclasses.dataclass(eq=False)
+class _Place:
+  """One of the connections that the server keeps.
+
+  Attributes:
+    connection: its socket.
+    silent_since: time of `time.monotonic`, or None while a request is read or answered.
+    asked: whether a request ever came.
+  """
+
+  connection: socket.socket
+  silent_since: float | None
+  asked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Server:
   """Serves a policy until it is closed. A context manager.
 
   Attributes:
-    address: where it listens; for port 0, the port that it was given.
+    address: where it listens; for port 0, the port that the system chose.
   """
 
   def __init__(
@@ -75,7 +89,7 @@ class Server:
       UserError: the address cannot be used.
     """
     self._policy, self._limits = policy, limits or Limits()
-    self._listener = _listen(address)
+    self._listener = listening.listen(address)
     self._inode = os.stat(address).st_ino if isinstance(address, str) else None
     self.address: wire.Address = (
       address if isinstance(address, str) else self._listener.getsockname()[:2]
@@ -83,15 +97,16 @@ class Server:
     self._jobs: queue.Queue[_Job | None] = queue.Queue(self._limits.waiting)
     self._closing = threading.Event()
     self._lock = threading.Lock()
-    self._connections: set[socket.socket] = set()
-    self._counts = {"connections": 0, "turned_away": 0, "requests": 0, "refused": 0}
+    self._places: set[_Place] = set()
+    names = ("connections", "turned_away", "given_away", "requests", "refused")
+    self._counts = dict.fromkeys(names, 0)
     self._worker = threading.Thread(target=self._decide, name="decide", daemon=True)
     self._worker.start()
 
   def counts(self) -> dict[str, int]:
-    """Connections and requests so far, and those that were refused."""
+    """Connections and requests so far, those refused, and who is `connected` now."""
     with self._lock:
-      return dict(self._counts)
+      return {**self._counts, "connected": len(self._places)}
 
   def serve_forever(self) -> None:
     """Accepts connections until `close`."""
@@ -105,16 +120,12 @@ class Server:
           return
         time.sleep(0.05)  # out of file descriptors, say: connections will end
         continue
-      with self._lock:
-        full = len(self._connections) >= self._limits.clients
-        self._counts["turned_away" if full else "connections"] += 1
-        if not full:
-          self._connections.add(connection)
-      if full:
+      place = self._take_place(connection)
+      if place is None:
         _refuse(connection, 0, f"{self._limits.clients} clients are connected already")
         connection.close()
         continue
-      threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
+      threading.Thread(target=self._attend, args=(place,), daemon=True).start()
 
   def start(self) -> threading.Thread:
     """Serves in a thread of its own."""
@@ -127,10 +138,8 @@ class Server:
     self._closing.set()
     self._listener.close()
     with self._lock:
-      connections = list(self._connections)
-    for connection in connections:
-      with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+      for place in self._places:
+        _end(place.connection)
     if isinstance(self.address, str):
       with contextlib.suppress(OSError):
         if os.stat(self.address).st_ino == self._inode:
@@ -146,22 +155,55 @@ class Server:
     with self._lock:
       self._counts[name] += 1
 
-  def _attend(self, connection: socket.socket) -> None:
+  def _take_place(self, connection: socket.socket) -> _Place | None:
+    """A place for a new connection, or None if all are taken by robots that talk.
+
+    A silent connection gives its own up: those that never asked first, then those that
+    were silent longest.
+    """
+    now = time.monotonic()
+    with self._lock:
+      if len(self._places) >= self._limits.clients:
+        silent = [
+          (place.asked, place.silent_since, place)
+          for place in self._places
+          if place.silent_since is not None
+          and now - place.silent_since >= self._limits.spare
+        ]
+        if not silent:
+          self._counts["turned_away"] += 1
+          return None
+        given = min(silent, key=lambda one: one[:2])[2]
+        self._places.discard(given)
+        self._counts["given_away"] += 1
+        _end(given.connection)
+      place = _Place(connection, now)
+      self._places.add(place)
+      self._counts["connections"] += 1
+      return place
+
+  def _attend(self, place: _Place) -> None:
     """Answers one robot until it goes, or breaks the rules."""
     policy = self._policy.for_robot()
     try:
-      while not self._closing.is_set() and self._answer_one(connection, policy):
-        pass
-    except (OSError, TimeoutError):
-      pass  # it has gone, or says nothing
+      while not self._closing.is_set() and self._answer_one(place, policy):
+        with self._lock:
+          place.silent_since, place.asked = time.monotonic(), True
+    except OSError:
+      pass  # it has gone, or was silent too long
     finally:
       with self._lock:
-        self._connections.discard(connection)
-      connection.close()
+        self._places.discard(place)
+      place.connection.close()
 
-  def _answer_one(self, connection: socket.socket, policy: LoadedPolicy) -> bool:
+  def _answer_one(self, place: _Place, policy: LoadedPolicy) -> bool:
     """Receives and answers one message; whether the connection goes on."""
-    sequence = 0
+    connection, sequence = place.connection, 0
+
+    def begun() -> None:
+      with self._lock:
+        place.silent_since = None
+
     try:
       message = wire.receive(
         connection,
@@ -169,6 +211,7 @@ class Server:
         max_payload=6 * policy.frame_size**2,
         idle=self._limits.idle,
         whole=self._limits.message,
+        begun=begun,
       )
       if message is None:
         return False
@@ -180,6 +223,8 @@ class Server:
       self._count("refused")
       _refuse(connection, sequence or error.sequence, str(error))
       return error.keep
+    except wire.IdleError:
+      return False  # a word now would be read as the answer to the next request
     except TimeoutError as error:
       self._count("refused")
       _refuse(connection, sequence, f"too slow: {error}")
@@ -251,49 +296,10 @@ def _on_time(job: _Job, now: float) -> Decision:
   return made._replace(seconds=made.seconds + waited)
 
 
-def _listen(address: wire.Address) -> socket.socket:
-  unix = isinstance(address, str)
-  listener = socket.socket(
-    socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM
-  )
-  try:
-    if isinstance(address, str):
-      _remove_stale(address)
-      before = os.umask(0o177)  # this user alone
-      try:
-        listener.bind(address)
-      finally:
-        os.umask(before)
-    else:
-      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      listener.bind(address)
-    listener.listen(_BACKLOG)
-  except OSError as error:
-    listener.close()
-    where = f"--socket={address}" if unix else f"--port={address[1]}"
-    raise cli.UserError(f"{where} cannot be used: {error.strerror or error}") from (
-      error
-    )
-  listener.settimeout(0.2)
-  return listener
-
-
-def _remove_stale(path: str) -> None:
-  """Removes the socket of a server that is gone."""
-  if not Path(path).exists():
-    return
-  if not stat.S_ISSOCK(os.stat(path).st_mode):
-    raise cli.UserError(f"--socket={path} is there already, and is no socket")
-  probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-  try:
-    probe.settimeout(0.5)
-    probe.connect(path)
-  except OSError:
-    os.unlink(path)
-    return
-  finally:
-    probe.close()
-  raise cli.UserError(f"--socket={path}: a server listens there already")
+def _end(connection: socket.socket) -> None:
+  """Ends a connection that another thread reads; that thread closes it."""
+  with contextlib.suppress(OSError):
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _refuse(connection: socket.socket, sequence: int, error: str) -> None:
