@@ -23,11 +23,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from experiments import cli
+
+if TYPE_CHECKING:
+  from experiments.campaigns import schedule as schedule_lib
+  from experiments.campaigns import settings as settings_lib
 
 
 def campaign(
@@ -50,25 +54,17 @@ def campaign(
   """
   from envs import fleet
   from experiments.campaigns import loop as loop_lib
-  from experiments.campaigns import schedule as schedule_lib
-  from experiments.campaigns import settings
-  from experiments.campaigns.layout import Layout
-  from experiments.evaluation import cluster, policies
-  from experiments.fitting import devices
+  from experiments.campaigns import monitor, settings, view
+  from experiments.campaigns.layout import Layout, write_plan
+  from experiments.campaigns.state import Reader
+  from experiments.evaluation import cluster, scores
+  from experiments.fitting import loop
 
   made = settings.build(config)
   layout = Layout(cli.prepare_workdir(workdir))
-  sizes = (config["train"]["batch_size"], config["train"]["eval_batch_size"])
-  plan = schedule_lib.choose(
-    schedule or made.schedule,
-    cores=fleet.num_cores(),
-    has_accelerator=has_accelerator(),
-    batch_sizes=sizes,
-    cpu_devices=made.cpu_devices,
-    num_workers=made.collect.num_workers,
-  )
-  devices.divide_cpu(plan.cpu_devices)
+  plan = share(config, made, schedule)
   runner = cluster.runner(ray_address) if ray_address else fleet.map_unordered
+  write_plan(layout, config, made)
   seconds: dict[str, float] = {}
 
   def stage(name: str, function: Callable[[], Any]) -> Any:
@@ -79,22 +75,21 @@ def campaign(
     return result
 
   with stopping():
-    runs = loop_lib.Loop(config, made, layout, plan, runner, tell)
-    row = stage("collect and learn", runs.run)
-    networks = policies.Networks(servo=str(layout.checkpoints(made.rounds[-1])))
+    with monitor.Monitor(layout, made.refresh, tell):
+      row = stage(
+        "campaign", loop_lib.Loop(config, made, layout, plan, runner, tell).run
+      )
+    print(f"\n{view.table(Reader(layout.workdir).read())}", flush=True)
+    checkpoints = layout.checkpoints(made.rounds[-1])
     summary = stage(
-      "evaluate", lambda: _evaluate(config, networks, layout.workdir, runner)
+      "evaluate", lambda: _evaluate(config, checkpoints, layout.workdir, runner)
     )
-    stage("export", lambda: _export(config, networks.servo, layout.workdir))
+    stage("export", lambda: _export(config, checkpoints, layout.workdir))
     cli.write_atomically(
       layout.workdir / "demo.json",
       cli.to_json({"seconds": seconds, "versions": cli.versions()}, indent=2) + "\n",
     )
     page = stage("report", lambda: _report(layout.workdir))
-
-  from experiments.evaluation import scores
-  from experiments.fitting import loop
-
   print(f"\nHeld-out prediction\n{loop.describe(row)}")
   print(f"\nHeld-out objects and units\n{scores.describe(summary)}")
   times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
@@ -102,32 +97,62 @@ def campaign(
   return seconds
 
 
+def share(
+  config: Mapping[str, Any], made: "settings_lib.CampaignConfig", schedule: str
+) -> "schedule_lib.Schedule":
+  """How the machine is shared between collecting and training."""
+  from envs import fleet
+  from experiments.campaigns import schedule as schedule_lib
+
+  return schedule_lib.choose(
+    schedule or made.schedule,
+    cores=fleet.num_cores(),
+    has_accelerator=schedule_lib.has_accelerator(),
+    batch_sizes=(config["train"]["batch_size"], config["train"]["eval_batch_size"]),
+    cpu_devices=made.cpu_devices,
+    num_workers=made.collect.num_workers,
+  )
+
+
+def divide_cpu(config: Mapping[str, Any], schedule: str) -> None:
+  """Gives training its devices; must come before anything asks JAX for them."""
+  from experiments.campaigns import settings
+  from experiments.fitting import devices
+
+  devices.divide_cpu(share(config, settings.build(config), schedule).cpu_devices)
+
+
+def show(workdir: str | Path) -> None:
+  """Prints how far the campaign of a folder is."""
+  from experiments.campaigns import alarms, view
+  from experiments.campaigns.state import Reader
+
+  state = Reader(workdir).read()
+  found = alarms.find(state)
+  print(view.table(state))
+  print(f"\n{view.line(state, [])}")
+  for alarm in found:
+    print(f"alarm: {alarm.text}")
+
+
 def tell(line: str) -> None:
   print(line, flush=True)
 
 
-def has_accelerator() -> bool:
-  """Whether JAX would train on something else than CPUs; does not start it."""
-  import jax
-
-  if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
-    return False
-  names = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*")
-  return any(path for name in names for path in Path("/dev").glob(name))
-
-
 def _evaluate(
-  config: Mapping[str, Any], networks: Any, workdir: Path, runner: Any
+  config: Mapping[str, Any], checkpoints: Path, workdir: Path, runner: Any
 ) -> dict[str, Any]:
   from experiments import evaluate
+  from experiments.evaluation import policies
 
+  networks = policies.Networks(servo=str(checkpoints))
   return evaluate.evaluate(config, networks, workdir / "evaluate", runner=runner)
 
 
-def _export(config: Mapping[str, Any], checkpoints: str, workdir: Path) -> Path:
+def _export(config: Mapping[str, Any], checkpoints: Path, workdir: Path) -> Path:
   from experiments import export_policy
 
-  return export_policy.export(config, Path(checkpoints), workdir / "policy.hep")
+  return export_policy.export(config, checkpoints, workdir / "policy.hep")
 
 
 def _report(workdir: Path) -> Path:
@@ -155,6 +180,7 @@ def stopping() -> Iterator[None]:
 def define_flags(workdir: str = "") -> None:
   cli.define_config()
   flags.DEFINE_string("workdir", workdir, "Folder for everything the campaign makes.")
+  flags.DEFINE_bool("show", False, "Print how far the campaign is, and end.")
   flags.DEFINE_enum(
     "schedule",
     "",
@@ -172,6 +198,10 @@ def main(_: Sequence[str]) -> None:
   from experiments.fitting import stopping as stopping_lib
 
   args = flags.FLAGS
+  if args.show:
+    show(args.workdir)
+    return
+  divide_cpu(args.config, args.schedule)
   try:
     campaign(
       args.config, args.workdir, schedule=args.schedule, ray_address=args.ray_address

@@ -14,6 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from experiments.campaigns import state, view
+from experiments.campaigns.state import State
 from experiments.evaluation import policy_names
 from experiments.reporting import (
   behaviour_sections,
@@ -43,7 +45,8 @@ def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
   """
   workdir = Path(workdir)
   results, evaluated = results_lib.read(workdir), evaluated_lib.read(workdir)
-  sections = content(results, evaluated)
+  campaign = state.Reader(workdir).read() if state.is_there(workdir) else None
+  sections = content(results, evaluated, campaign)
   subtitle = (
     f"Work folder {workdir.name}. A predictor of grasp success learned from attempts of"
     " simulated robots; a servo chooses the commands it likes best, with no calibration"
@@ -57,7 +60,9 @@ def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
   return out
 
 
-def content(results: Results, evaluated: Evaluated) -> list[blocks.Section]:
+def content(
+  results: Results, evaluated: Evaluated, campaign: State | None = None
+) -> list[blocks.Section]:
   """The whole report, from results that were read already.
 
   Of a folder that holds an evaluation alone, of a policy from elsewhere, the parts on
@@ -66,6 +71,7 @@ def content(results: Results, evaluated: Evaluated) -> list[blocks.Section]:
   workdir, evaluation = results.workdir, evaluated.evaluation
   command = commands_lib.evaluate(workdir, evaluation)
   own_parts = [
+    *([view.campaign_section(campaign)] if campaign else ()),
     training_sections.learning(results),
     training_sections.dataset(results),
     training_sections.export(results),
@@ -79,7 +85,7 @@ def content(results: Results, evaluated: Evaluated) -> list[blocks.Section]:
     pictures_section.pictures(evaluated),
     *(own_parts if _learned_here(results) or not evaluation else ()),
     training_sections.units(evaluated.units_image, command),
-    _again(results, evaluated),
+    _again(results, evaluated, campaign),
   ]
   return [section for section in sections if section is not None]
 
@@ -117,7 +123,9 @@ def _headline(results: Results, evaluated: Evaluated) -> blocks.Section:
   return blocks.Section("", parts)
 
 
-def _again(results: Results, evaluated: Evaluated) -> blocks.Section:
+def _again(
+  results: Results, evaluated: Evaluated, campaign: State | None
+) -> blocks.Section:
   """What was run, and the commands that run it again."""
   workdir, evaluation = results.workdir, evaluated.evaluation
   commands = [
@@ -130,9 +138,15 @@ def _again(results: Results, evaluated: Evaluated) -> blocks.Section:
       "# everything, from nothing",
       commands_lib.everything(workdir),
       "# stage by stage (each has --help)",
-      commands_lib.collect(workdir, "train"),
-      commands_lib.collect(workdir, "held_out"),
-      commands_lib.train(workdir),
+      *(
+        [commands_lib.campaign(workdir)]
+        if campaign
+        else [
+          commands_lib.collect(workdir, "train"),
+          commands_lib.collect(workdir, "held_out"),
+          commands_lib.train(workdir),
+        ]
+      ),
       commands_lib.export(workdir),
       *commands,
     ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from envs.attempt import DecidesTogether, Decision, Observation, Policy
 
+_MOST_TURN = 3.14  # rad; sine and cosine tell no more than half a turn
 _NOISE = 3_000  # keeps these draws apart from those of the policy with the same key
 
 
@@ -54,5 +55,6 @@ class Exploring:
     there = here + [dx, dy, np.arctan2(sine, cosine)] + rng.normal(size=3) * scale
     low, high = (bound[axes] for bound in observation.workspace)
     x, y, yaw = np.clip(there, low, high) - here
+    yaw = np.clip(yaw, -_MOST_TURN, _MOST_TURN)
     command = np.array([x, y, dz, np.sin(yaw), np.cos(yaw)], np.float32)
     return Decision(command, close=False, evidence=decision.evidence)

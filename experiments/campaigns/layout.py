@@ -1,11 +1,17 @@
 """Where the parts of a campaign lie in its work folder."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from experiments.campaigns.settings import Round
+from experiments import cli
+from experiments.campaigns import settings
+from experiments.campaigns.settings import CampaignConfig, Round
+from experiments.fitting import train_config
 
 VERSION = "1.0.0"  # of every dataset
+PLAN_FILE, PAGE_FILE = "campaign.json", "campaign.html"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +50,24 @@ class Layout:
 
   def evaluation(self, round_: Round) -> Path:
     return self.workdir / "evaluate" / round_.name
+
+
+def write_plan(
+  layout: Layout, config: Mapping[str, Any], campaign: CampaignConfig
+) -> None:
+  """Writes what is planned, for those who only look on."""
+  rounds = [
+    {
+      "name": round_.name,
+      "num_attempts": round_.num_attempts,
+      "num_random": round_.num_random,
+      "num_steps": train_config.build_train(
+        settings.training(config, round_)["train"]
+      ).num_steps,
+    }
+    for round_ in campaign.rounds
+  ]
+  content = {"rounds": rounds, "batch_size": config["train"]["batch_size"]}
+  cli.write_atomically(
+    layout.workdir / PLAN_FILE, cli.to_json(content, indent=2) + "\n"
+  )

@@ -3,8 +3,11 @@
 import dataclasses
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import jax
 
 # With fewer cores, whatever collects meanwhile slows training by as much as it gains:
 # a CPU that trains keeps all of its cores busy.
@@ -62,6 +65,14 @@ def choose(
       devices -= 1
   meanwhile = max(1, min(workers, cores - for_training))
   return Schedule(together, workers, meanwhile, devices)
+
+
+def has_accelerator() -> bool:
+  """Whether JAX would train on something else than CPUs; does not start it."""
+  if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
+    return False
+  names = ("nvidia[0-9]*", "accel[0-9]*", "vfio/[0-9]*")
+  return any(path for name in names for path in Path("/dev").glob(name))
 
 
 class Background:

@@ -9,6 +9,7 @@ from typing import Any
 from experiments import cli
 from experiments.evaluation import policy_names
 from experiments.fitting import train_config
+from experiments.reporting import results
 from experiments.reporting.evaluated import Evaluation, Sweep
 
 # Stand where something is needed that the work folder does not have.
@@ -17,6 +18,10 @@ FOLDER, FILE = "FOLDER", "FILE"
 
 def everything(workdir: Path) -> str:
   return f"make demo WORKDIR={workdir}"
+
+
+def campaign(workdir: Path) -> str:
+  return _program("campaign", f"--workdir={workdir}")
 
 
 def collect(workdir: Path, name: str) -> str:
@@ -34,9 +39,10 @@ def train(workdir: Path) -> str:
 
 
 def export(workdir: Path) -> str:
-  checkpoints = workdir / "train" / "checkpoints"
   return _program(
-    "export_policy", f"--checkpoint={checkpoints}", f"--out={workdir / 'policy.hep'}"
+    "export_policy",
+    f"--checkpoint={_servo(workdir)}",
+    f"--out={workdir / 'policy.hep'}",
   )
 
 
@@ -77,7 +83,7 @@ def _program(name: str, *arguments: str) -> str:
 
 
 def _servo(workdir: Path) -> Path:
-  return workdir / "train" / "checkpoints"
+  return results.training_folder(workdir) / "checkpoints"
 
 
 def _networks(workdir: Path, policies: Iterable[str]) -> list[str]:

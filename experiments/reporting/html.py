@@ -98,12 +98,15 @@ details { margin: .8rem 0; } summary { cursor: pointer; color: var(--soft); }
 """
 
 
-def page(title: str, subtitle: str, body: Sequence[str]) -> str:
-  """The whole document."""
+def page(
+  title: str, subtitle: str, body: Sequence[str], *, refresh: float = 0.0
+) -> str:
+  """The whole document; one that is read again every `refresh` seconds, if not 0."""
+  again = f'<meta http-equiv="refresh" content="{refresh:.0f}">\n' if refresh else ""
   return (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n{again}'
     f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
     f'<body>\n<main>\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(subtitle)}'
     "</p>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"

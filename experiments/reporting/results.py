@@ -6,6 +6,7 @@ rest.
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,16 @@ def read(workdir: Path) -> Results:
   """Reads a work folder. Raises UserError for a file that is there but broken."""
   results = Results(workdir)
   for name in ("train", "held_out"):
-    folder = workdir / "data" / name / "1.0.0"
-    if folder.is_dir():
-      results.datasets[name] = _dataset_facts(folder)
-  results.metrics = cli.read_jsonl(workdir / "train" / "metrics.jsonl")
-  results.config = read_json(workdir / "train" / "config.json")
+    found = sorted(workdir.glob(f"data/{name}/1.0.0"))
+    if name == "train":  # of a campaign, a dataset a round
+      found += sorted(workdir.glob("data/round_[0-9]*/1.0.0"))
+    if found:
+      results.datasets[name] = _dataset_facts(found)
+  training = training_folder(workdir)
+  results.metrics = cli.read_jsonl(training / "metrics.jsonl")
+  results.config = read_json(training / "config.json")
   results.predictions = read_npz(
-    workdir / "train" / "held_out_predictions.npz", ("label", "probability")
+    training / "held_out_predictions.npz", ("label", "probability")
   )
   policy_file = workdir / "policy.hep"
   if policy_file.is_file():
@@ -86,6 +90,12 @@ def read(workdir: Path) -> Results:
     results.policy_manifest = runtime.read_manifest(policy_file)
   results.seconds = read_json(workdir / "demo.json").get("seconds", {})
   return results
+
+
+def training_folder(workdir: Path) -> Path:
+  """Where the network was trained: of a campaign, in its last update."""
+  updates = sorted(workdir.glob("train/round_[0-9]*/checkpoints"))
+  return updates[-1].parent if updates else workdir / "train"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -119,12 +129,14 @@ def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | Non
   return arrays
 
 
-def _dataset_facts(folder: Path) -> DatasetFacts:
+def _dataset_facts(folders: Sequence[Path]) -> DatasetFacts:
   from data_pipeline import source
 
-  size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+  files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+  size = sum(path.stat().st_size for path in files)
   try:
-    attempts = source.open_dataset(folder).attempts
+    datasets = [source.open_dataset(folder) for folder in folders]
+    attempts = source.merge(datasets).attempts
   except Exception as error:
     if cli.message_for_user(error) is None:
       raise

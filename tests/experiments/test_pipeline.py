@@ -11,7 +11,8 @@ import pytest
 
 from data_pipeline import plan, source
 from envs import objects, protocols
-from experiments import cli, collect, demo, evaluate, statistics, train
+from experiments import campaign, cli, collect, evaluate, statistics, train
+from experiments.campaigns import settings
 from experiments.configs import demo as demo_config
 from experiments.evaluation import policies
 from experiments.evaluation import seeds as seeds_lib
@@ -39,6 +40,9 @@ def tiny_config():
   )
   config.train.update({"eval_every": 4, "log_every": 2})
   config.train.optimizer.warmup_steps = 2
+  for round_ in config.campaign.rounds.values():
+    round_.update({"num_attempts": 20, "num_steps": (2, 3), "units_at_once": (2, 4)})
+    round_.train.phases = ((4, 0.01), (4, 1.0))
   config.evaluate.update(
     {
       "policies": ("random", "servo"),
@@ -201,7 +205,7 @@ def test_evaluation_without_a_checkpoint_says_what_makes_one(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("demo")
-  demo.demo(tiny_config(), workdir)
+  campaign.campaign(tiny_config(), workdir)
   return workdir
 
 
@@ -238,7 +242,7 @@ def test_evaluating_again_gives_the_same_rows(finished, tmp_path):
   rows = cli.read_jsonl(finished / "evaluate" / "rows.jsonl")
   # Half of the rows are there, one scene of them torn.
   cli.rewrite_jsonl(tmp_path / "rows.jsonl", rows[:3])
-  trained = networks(finished / "train" / "checkpoints")
+  trained = networks(finished / "train" / "round_01" / "checkpoints")
   evaluate.evaluate(tiny_config(), trained, tmp_path)
   assert cli.read_jsonl(tmp_path / "rows.jsonl") == rows
 
@@ -248,7 +252,9 @@ def test_an_evaluation_of_other_settings_is_refused(finished):
   config.evaluate.num_steps = 4
   with pytest.raises(cli.UserError, match=r"evaluate\.num_steps"):
     evaluate.evaluate(
-      config, networks(finished / "train" / "checkpoints"), finished / "evaluate"
+      config,
+      networks(finished / "train" / "round_01" / "checkpoints"),
+      finished / "evaluate",
     )
 
 
@@ -258,6 +264,7 @@ def test_every_section_of_every_config_builds(path):
   train_config.build_network(config.network)
   train_config.build_train(config.train)
   cli.build(collect.CollectConfig, config.collect, "collect")
+  settings.build(config)
   evaluate.build_config(config.evaluate)
   cli.build(servo.ServoConfig, config.servo, "servo")
 
@@ -267,7 +274,10 @@ def test_an_evaluation_of_other_weights_is_refused(finished, tmp_path):
   config.train.seed = 1
   data = finished / "data"
   train.train(
-    config, [data / "train" / "1.0.0"], [data / "held_out" / "1.0.0"], tmp_path / "run"
+    config,
+    [data / "round_00" / "1.0.0"],
+    [data / "held_out" / "1.0.0"],
+    tmp_path / "run",
   )
   with pytest.raises(cli.UserError, match=r"policies\.servo"):
     evaluate.evaluate(
