@@ -125,9 +125,10 @@ class LoadedPolicy:
     """
     clock = self._program.clock
     start = clock()
-    made = self._decide(
-      observation, key, None if deadline is None else start + deadline
-    )
+    end = None if deadline is None else start + deadline
+    # A decision moves images in and a command out, whatever the process guards.
+    with jax.transfer_guard("allow"):
+      made = self._decide(observation, key, end)
     seconds = clock() - start
     made = made._replace(seconds=seconds)
     if deadline is not None and not seconds <= deadline:
@@ -197,22 +198,8 @@ def load_policy(
   manifest, members = policy_file.read(path)
   _check_device(path, manifest, members, engine)
   try:
-    golden = policy_file.read_arrays(members["golden.npz"])
-    example = [golden[f"input/{name}"] for name in decision.INPUTS]
-    weights = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
-    if engine is None:
-      names = policy_file.FUNCTIONS if deadlines else policy_file.FUNCTIONS[:1]
-      functions = {name: _function(members, name) for name in names}
-      count = manifest["servo"]["num_iterations"]
-      program = Program(functions, weights, example, count, clock)
-    else:
-      program = _with_engine(engine, manifest, members, weights, example, clock)
-    answers = [program.whole(*example)]
-    if deadlines:
-      answers.append(program.until(np.inf, *example))
-    count = manifest["servo"]["num_samples"]
-    # NumPy's, for which NaN is the largest.
-    gap = np.max([_golden_gap(made, golden, count) for made in answers])
+    with jax.transfer_guard("allow"):
+      program, gap = _tested(manifest, members, engine, deadlines, clock)
   except EngineError:
     raise
   except Exception as error:  # Whatever the libraries below make of such a file.
@@ -235,6 +222,32 @@ def load_policy(
     constraints,
     engine,
   )
+
+
+def _tested(
+  manifest: Mapping[str, Any],
+  members: Mapping[str, bytes],
+  engine: str | None,
+  deadlines: bool,
+  clock: Clock,
+) -> tuple[Program, float]:
+  """The program of a file, warm, and how far it is from the golden answer."""
+  golden = policy_file.read_arrays(members["golden.npz"])
+  example = [golden[f"input/{name}"] for name in decision.INPUTS]
+  weights = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
+  if engine is None:
+    names = policy_file.FUNCTIONS if deadlines else policy_file.FUNCTIONS[:1]
+    functions = {name: _function(members, name) for name in names}
+    count = manifest["servo"]["num_iterations"]
+    program = Program(functions, weights, example, count, clock)
+  else:
+    program = _with_engine(engine, manifest, members, weights, example, clock)
+  answers = [program.whole(*example)]
+  if deadlines:
+    answers.append(program.until(np.inf, *example))
+  count = manifest["servo"]["num_samples"]
+  # NumPy's, for which NaN is the largest.
+  return program, np.max([_golden_gap(made, golden, count) for made in answers])
 
 
 def _check_device(

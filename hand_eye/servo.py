@@ -387,7 +387,9 @@ class ServoPolicy:
     self, observation: decision.Observation, key: np.ndarray
   ) -> decision.Decision:
     """Makes one decision, see `decision.answer`."""
-    return decision.answer(self._call, observation, key, **self._checks)
+    # Images move in and a command out, whatever the process guards.
+    with jax.transfer_guard("allow"):
+      return decision.answer(self._call, observation, key, **self._checks)
 
   def together(
     self, observations: Sequence[decision.Observation], keys: Sequence[np.ndarray]
@@ -416,8 +418,9 @@ class ServoPolicy:
       size = 1 << (len(asked) - 1).bit_length()
       rows = [answers[i] for i in asked]
       rows += rows[:1] * (size - len(rows))
-      made = self._many(*(np.stack(column) for column in zip(*rows, strict=True)))
-      arrays = {name: np.asarray(array) for name, array in made.items()}
+      with jax.transfer_guard("allow"):
+        made = self._many(*(np.stack(column) for column in zip(*rows, strict=True)))
+        arrays = {name: np.asarray(array) for name, array in made.items()}
       for row, i in enumerate(asked):
         one = {name: array[row] for name, array in arrays.items()}
         answers[i] = decision.in_words(one, decision.is_last(observations[i]))

@@ -264,6 +264,22 @@ def test_nothing_is_compiled_after_loading(either):
   assert compiled  # the listener hears
 
 
+@pytest.mark.parametrize("guard", ["disallow", "disallow_explicit"])
+def test_a_process_that_guards_transfers_still_gets_decisions(either, guard):
+  expected = either(_observation(), KEY)
+  for deadline in (None, 1e3):
+    with jax.transfer_guard(guard):
+      made = either.for_robot()(_observation(), KEY, deadline)
+    assert made.action == Action.MOVE, made.reason
+    np.testing.assert_allclose(made.command, expected.command, atol=1e-5)
+
+
+def test_a_process_that_guards_transfers_can_load_a_policy(path):
+  with jax.transfer_guard("disallow"):
+    policy = runtime.load_policy(path, deadlines=False)
+    assert policy(_observation(), KEY).action == Action.MOVE
+
+
 def test_other_shapes_are_an_error_and_not_a_compilation(either):
   inputs = [np.zeros((8, 8, 3), np.uint8)] * 2 + [np.zeros(4, np.float32)] * 9
   with pytest.raises(runtime.RecompilationError, match="shapes and types .* static"):

@@ -339,6 +339,16 @@ def test_servoing_reaches_a_target_within_five_steps_with_the_camera_moved():
   assert np.median(aimed) > 0.03  # who only aims, misses
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_process_that_guards_transfers_still_gets_decisions(batched):
+  policy = _policy(_towards([0.05, 0.05]), batched=batched)
+  with jax.transfer_guard("disallow"):
+    made = policy(Observation(), _key())
+    together = policy.together([Observation()] * 2, [_key()] * 2)
+  for one in together:
+    np.testing.assert_allclose(one.command, made.command, atol=1e-5)
+
+
 def test_same_key_same_decision():
   policy = _policy(_towards([0.05, 0.05]))
   one, same, other = (policy(Observation(), _key(seed)) for seed in (1, 1, 2))
