@@ -40,6 +40,7 @@ def campaign(
   *,
   schedule: str = "",
   ray_address: str = "",
+  config_arguments: Sequence[str] = (),
 ) -> dict[str, float]:
   """Runs a campaign, or goes on with it; returns the seconds of its stages.
 
@@ -48,6 +49,7 @@ def campaign(
     workdir: gets data/, train/, evaluate/, policy.hep, campaign.html and report.html.
     schedule: instead of the config's, see `campaigns.settings.SCHEDULES`.
     ray_address: of a cluster whose nodes collect and evaluate; '' for this machine.
+    config_arguments: flags that give this config, for the commands that are recorded.
 
   Raises:
     What the stages raise; `Stopped` if a signal came.
@@ -84,7 +86,13 @@ def campaign(
     summary = stage(
       "evaluate", lambda: _evaluate(config, checkpoints, layout.workdir, runner)
     )
-    stage("export", lambda: _export(config, checkpoints, layout.workdir))
+    given = [*config_arguments, f"--checkpoint={checkpoints}"]
+    folder = layout.workdir / "evaluate"
+    cli.record_command(folder, "experiments.evaluate", [*given, f"--workdir={folder}"])
+    policy = stage("export", lambda: _export(config, checkpoints, layout.workdir))
+    cli.record_command(
+      layout.workdir, "experiments.export_policy", [*given, f"--out={policy}"]
+    )
     cli.write_atomically(
       layout.workdir / "demo.json",
       cli.to_json({"seconds": seconds, "versions": cli.versions()}, indent=2) + "\n",
@@ -194,21 +202,26 @@ def define_flags(workdir: str = "") -> None:
   )
 
 
-def main(_: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> bool:
   from experiments.fitting import stopping as stopping_lib
 
   args = flags.FLAGS
   if args.show:
     show(args.workdir)
-    return
+    return False
   divide_cpu(args.config, args.schedule)
   try:
     campaign(
-      args.config, args.workdir, schedule=args.schedule, ray_address=args.ray_address
+      args.config,
+      args.workdir,
+      schedule=args.schedule,
+      ray_address=args.ray_address,
+      config_arguments=cli.config_arguments(),
     )
   except stopping_lib.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
     sys.exit(stopping_lib.STOPPED)
+  return True
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@ r"""Writes a work folder's results as one self-contained HTML page, and as Markd
   python -m experiments.report --workdir=runs/demo
 
 The page holds Table 1 of the paper beside ours, what policies grasp, robustness, the
-predictor, pictures and videos, training and data, and how to run all of it again. The
-Markdown has the same words and tables. Parts that were not made yet are named together
-with the command that makes them.
+predictor, pictures and videos, training and data, and the commands that made them. The
+Markdown has the same words and tables. A part that is missing is named together with
+the command that makes it.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,8 @@ from absl import flags
 
 from experiments import cli
 from experiments.campaigns import state, view
-from experiments.campaigns.state import State
-from experiments.evaluation import policy_names
-from experiments.reporting import (
-  behaviour_sections,
-  blocks,
-  evaluation_sections,
-  html,
-  pictures_section,
-  render,
-  robustness_section,
-  training_sections,
-)
-from experiments.reporting import commands as commands_lib
-from experiments.reporting import evaluated as evaluated_lib
+from experiments.reporting import content, evaluated, pages
 from experiments.reporting import results as results_lib
-from experiments.reporting import words as words_lib
-from experiments.reporting.evaluated import Evaluated
-from experiments.reporting.results import Results
 
 TITLE = "hand_eye: learned hand-eye coordination for grasping"
 
@@ -44,153 +28,55 @@ def write_report(workdir: str | Path, out: str | Path | None = None) -> Path:
     out: the page, by default report.html in `workdir`; the Markdown lies beside it.
   """
   workdir = Path(workdir)
-  results, evaluated = results_lib.read(workdir), evaluated_lib.read(workdir)
-  campaign = state.Reader(workdir).read() if state.is_there(workdir) else None
-  sections = content(results, evaluated, campaign)
+  results, found = results_lib.read(workdir), evaluated.read(workdir)
   subtitle = (
     f"Work folder {workdir.name}. A predictor of grasp success learned from attempts of"
     " simulated robots; a servo chooses the commands it likes best, with no calibration"
     " (Levine et al. 2016)."
   )
+  commands = _commands(workdir)
+  if found.evaluation and found.evaluation.others:
+    names = ",".join((*found.evaluation.policies, *found.evaluation.others))
+    commands["evaluate"] += f" --policies={names}"
+  campaign = state.Reader(workdir).read() if state.is_there(workdir) else None
+  own = list(commands.values())
+  if found.evaluation and not results.is_learned_here:
+    own = [commands["evaluate"]]
+  values = content.values(results, found) | {
+    "campaign": view.report_values(campaign) if campaign else None,
+    "commands": commands,
+    "again": _made_by(workdir) or own,
+  }
   out = Path(out) if out else workdir / "report.html"
-  body = [render.html_section(section) for section in sections]
-  cli.write_atomically(out, html.page(TITLE, subtitle, body))
-  text = render.markdown(TITLE, subtitle, sections)
-  cli.write_atomically(out.with_suffix(".md"), text)
+  page = ("report.md.j2", TITLE, subtitle)
+  cli.write_atomically(out, pages.html(*page, values))
+  cli.write_atomically(out.with_suffix(".md"), pages.markdown(*page, values))
   return out
 
 
-def content(
-  results: Results, evaluated: Evaluated, campaign: State | None = None
-) -> list[blocks.Section]:
-  """The whole report, from results that were read already.
-
-  Of a folder that holds an evaluation alone, of a policy from elsewhere, the parts on
-  data and training are left out.
-  """
-  workdir, evaluation = results.workdir, evaluated.evaluation
-  command = commands_lib.evaluate(workdir, evaluation)
-  own_parts = [
-    *([view.campaign_section(campaign)] if campaign else ()),
-    training_sections.learning(results),
-    training_sections.dataset(results),
-    training_sections.export(results),
-  ]
-  sections = [
-    _headline(results, evaluated),
-    *evaluation_sections.sections(evaluation, workdir),
-    robustness_section.robustness(evaluated),
-    behaviour_sections.predictor(evaluation) if evaluation else None,
-    behaviour_sections.soft_and_hard(evaluation) if evaluation else None,
-    pictures_section.pictures(evaluated),
-    *(own_parts if _learned_here(results) or not evaluation else ()),
-    training_sections.units(evaluated.units_image, command),
-    _again(results, evaluated, campaign),
-  ]
-  return [section for section in sections if section is not None]
+def _commands(workdir: Path) -> dict[str, str]:
+  """The commands that make each part of a work folder with the demo's config."""
+  data = workdir / "data"
+  checkpoints = results_lib.training_folder(workdir) / "checkpoints"
+  train, held_out = (data / name / "1.0.0" for name in ("train", "held_out"))
+  program = "python -m experiments."
+  return {
+    "collect_train": f"{program}collect --workdir={data} --name=train",
+    "collect_held_out": f"{program}collect --workdir={data} --name=held_out",
+    "train": f"{program}train --data={train} --held_out={held_out}"
+    f" --workdir={workdir / 'train'}",
+    "evaluate": f"{program}evaluate --checkpoint={checkpoints}"
+    f" --workdir={workdir / 'evaluate'}",
+    "sweep": f"{program}sweep --checkpoint={checkpoints} --workdir={workdir / 'sweep'}",
+    "export_policy": f"{program}export_policy --checkpoint={checkpoints}"
+    f" --out={workdir / 'policy.hep'}",
+  }
 
 
-def _learned_here(results: Results) -> bool:
-  return bool(results.metrics or results.datasets or results.policy_file)
-
-
-def _headline(results: Results, evaluated: Evaluated) -> blocks.Section:
-  cards = []
-  evaluation = evaluated.evaluation
-  rates = evaluation.with_replacement if evaluation else {}
-  for name in policy_names.KINDS:
-    if name in rates:
-      words = words_lib.interval(*rates[name].interval)
-      value = words_lib.percent(rates[name].rate)
-      cards.append((value, f"success, {policy_names.label(name)}", words))
-  final = results.final()
-  if final.get("auc") is not None:
-    remark = "0.5 is chance"
-    if final.get("auc_low") is not None:
-      remark = f"95 % interval {final['auc_low']:.2f} to {final['auc_high']:.2f}"
-    cards.append((f"{final['auc']:.2f}", "AUC on held-out attempts", remark))
-  if train := results.datasets.get("train"):
-    cards.append(
-      (
-        f"{train.total.attempts:,}",
-        "attempts to learn from",
-        f"{train.samples:,} samples, {len(train.by_unit)} units",
-      )
-    )
-  parts: list[blocks.Block] = [blocks.Facts(cards)] if cards else []
-  if said := words_lib.findings(results, evaluation):
-    parts.append(blocks.Bullets(said, highlighted=True))
-  return blocks.Section("", parts)
-
-
-def _again(
-  results: Results, evaluated: Evaluated, campaign: State | None
-) -> blocks.Section:
-  """What was run, and the commands that run it again."""
-  workdir, evaluation = results.workdir, evaluated.evaluation
-  commands = [
-    commands_lib.evaluate(workdir, evaluation),
-    commands_lib.sweep(workdir, evaluated.sweep),
-    commands_lib.report(workdir),
-  ]
-  if _learned_here(results) or not evaluation:
-    commands = [
-      "# everything, from nothing",
-      commands_lib.everything(workdir),
-      "# stage by stage (each has --help)",
-      *(
-        [commands_lib.campaign(workdir)]
-        if campaign
-        else [
-          commands_lib.collect(workdir, "train"),
-          commands_lib.collect(workdir, "held_out"),
-          commands_lib.train(workdir),
-        ]
-      ),
-      commands_lib.export(workdir),
-      *commands,
-    ]
-  text = "\n".join(commands)
-  took = ", ".join(
-    f"{name} {words_lib.duration(s)}" for name, s in results.seconds.items()
-  )
-  parts: list[blocks.Block] = [
-    blocks.Text(f"The last `make demo` took: {took}." if took else "", "soft"),
-    blocks.Code(text),
-  ]
-  if any(f"={name}" in text for name in (commands_lib.FOLDER, commands_lib.FILE)):
-    words = (
-      f"{commands_lib.FOLDER}: the checkpoints of a network, {commands_lib.FILE}: an"
-      " exported policy, which this work folder does not hold. Which one it was is said"
-      " below."
-    )
-    parts.append(blocks.Text(words, "soft"))
-  for heading, found in (("evaluated", evaluation), ("swept", evaluated.sweep)):
-    if found:
-      parts.append(blocks.Details(f"What was {heading}", [_what(found)]))
-  versions = list(cli.versions().items())
-  table = blocks.Table(("software", "version"), versions)
-  parts.append(blocks.Details("Versions, of this page", [table]))
-  return blocks.Section("Run it again", parts)
-
-
-def _what(found: evaluated_lib.Evaluation | evaluated_lib.Sweep) -> blocks.Table:
-  """The settings and policies of an evaluation or a sweep."""
-  rows = []
-  for facts in (found.settings, found.cell):
-    for name, value in facts.items():
-      text = str(value)
-      if isinstance(value, dict):
-        text = ", ".join(f"{key.replace('_', ' ')} {v}" for key, v in value.items())
-      if text:
-        rows.append((name.replace("_", " "), text))
-  for name, spec in found.specs.items():
-    servo = ", ".join(f"{key} {v}" for key, v in (spec.get("servo") or {}).items())
-    version = spec.get("version") or "without a network"
-    rows.append((f"policy {name}", f"{version}{'; ' if servo else ''}{servo}"))
-  if isinstance(found, evaluated_lib.Sweep):
-    rows.append(("conditions", ", ".join(found.conditions) or "none"))
-  return blocks.Table(("", ""), rows, wrap=(1,))
+def _made_by(workdir: Path) -> list[str]:
+  """The commands that the programs recorded, stage by stage."""
+  parts = ("", "data", "train", "open_loop", "evaluate", "sweep")
+  return [line for part in parts for line in cli.recorded_commands(workdir / part)]
 
 
 def define_flags() -> None:

@@ -1,13 +1,15 @@
-"""Counted outcomes: rates, their intervals (Wilson, Newcombe), detectors, AUC."""
+"""Rates and their intervals (Wilson, Newcombe, bootstrap), detectors, AUC."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-Z95 = float(stats.norm.ppf(0.975))
+# {attempts, successes, rate, low, high}: a rate and its 95 % interval.
+Rate = dict[str, Any]
+
 # Section 5.2: random commands of the paper's robots succeeded this often.
 RANDOM_RANGE = (0.10, 0.30)
 
@@ -16,43 +18,53 @@ def wilson(successes: int, attempts: int) -> tuple[float, float]:
   """The 95 % Wilson score interval of a rate; (0, 1) when nothing was attempted."""
   if attempts == 0:
     return 0.0, 1.0
-  share, square = successes / attempts, Z95**2
-  centre = (share + square / (2 * attempts)) / (1 + square / attempts)
-  half = (
-    Z95
-    * math.sqrt(share * (1 - share) / attempts + square / (4 * attempts**2))
-    / (1 + square / attempts)
-  )
-  return max(0.0, centre - half), min(1.0, centre + half)
+  interval = stats.binomtest(successes, attempts).proportion_ci(method="wilson")
+  return float(interval.low), float(interval.high)
 
 
-def rate(successes: int, attempts: int) -> dict[str, Any]:
-  """{attempts, successes, rate, low, high}, the interval as of `wilson`.
+def rate(successes: int, attempts: int) -> Rate:
+  """A rate with its `wilson` interval. The rate of nothing is 0."""
+  return _rate(successes, attempts, wilson(successes, attempts))
 
-  The rate of nothing is 0, and its interval all there is.
-  """
-  low, high = wilson(successes, attempts)
+
+def _rate(successes: int, attempts: int, interval: tuple[float, float]) -> Rate:
   return {
     "attempts": attempts,
     "successes": successes,
     "rate": successes / max(attempts, 1),
-    "low": low,
-    "high": high,
+    "low": float(interval[0]),
+    "high": float(interval[1]),
+  }
+
+
+def rates_by(values: np.ndarray, labels: np.ndarray) -> dict[str, Rate]:
+  """The rate of labels bool[N] for each of the values [N], sorted."""
+  found = {value: labels[values == value] for value in np.unique(values)}
+  return {str(value): rate(int(one.sum()), len(one)) for value, one in found.items()}
+
+
+def agreement(said: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
+  """Precision and recall of answers bool[N], and how often they agree with the truth.
+
+  None where there is nothing to divide by.
+  """
+  hits = int(np.sum(said & truth))
+  return {
+    "precision": hits / int(said.sum()) if said.any() else None,
+    "recall": hits / int(truth.sum()) if truth.any() else None,
+    "agreement": float(np.mean(said == truth)) if len(truth) else None,
   }
 
 
 def detectors(
   rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, float | None]]:
-  """Precision and recall of the label's two detectors (Section 5.2), and of the label.
+  """The `agreement` of the label's two detectors (Section 5.2), and of the label.
 
   Against the simulator's truth, which is never trained on.
 
   Args:
     rows: of attempts: gripper_reading (m), drop_test, success, simulator_truth.
-
-  Returns:
-    {detector: {precision, recall}}; None where there is nothing to divide by.
   """
   from envs import success  # brings the simulator, which a training does without
 
@@ -64,15 +76,7 @@ def detectors(
     "drop test": [bool(row["drop_test"]) for row in rows],
     "label (either)": [bool(row["success"]) for row in rows],
   }
-  table = {}
-  for name, values in said.items():
-    answers = np.array(values, bool)
-    hits = int(np.sum(answers & truth))
-    table[name] = {
-      "precision": hits / int(answers.sum()) if answers.any() else None,
-      "recall": hits / int(truth.sum()) if truth.any() else None,
-    }
-  return table
+  return {name: agreement(np.array(one, bool), truth) for name, one in said.items()}
 
 
 def difference(
@@ -116,8 +120,8 @@ def reliability(
 
 def bootstrap_rate(
   counts: Sequence[tuple[int, int]], *, num_resamples: int = 10_000, seed: int = 0
-) -> dict[str, Any]:
-  """{attempts, successes, rate, low, high}; 95 % from redrawing groups of attempts.
+) -> Rate:
+  """A rate whose 95 % interval comes from redrawing groups of attempts.
 
   Attempts in one bin are not independent, so bins are redrawn, with all their attempts.
   Redrawing bins that are alike, or a single one, says nothing: the interval is then
@@ -128,17 +132,9 @@ def bootstrap_rate(
   """
   table = np.asarray(counts, float).reshape(-1, 2)
   successes, attempts = (int(total) for total in table.sum(axis=0))
-  rates = _redrawn(table, num_resamples, seed)
-  low, high = np.nanquantile(rates, (0.025, 0.975)) if attempts else (0.0, 0.0)
-  if low >= high:
-    low, high = wilson(successes, attempts)
-  return {
-    "attempts": attempts,
-    "successes": successes,
-    "rate": successes / max(attempts, 1),
-    "low": float(low),
-    "high": float(high),
-  }
+  low, high = _redrawn(_share, table, num_resamples, seed)
+  bounds = (low, high) if low < high else wilson(successes, attempts)
+  return _rate(successes, attempts, bounds)
 
 
 def paired_difference(
@@ -164,22 +160,32 @@ def paired_difference(
   """
   if len(counts) != len(base_counts) or not counts:
     raise ValueError(f"{len(counts)} bins against {len(base_counts)}: not paired")
-  both = [np.asarray(one, float).reshape(-1, 2) for one in (counts, base_counts)]
-  first, second = (_redrawn(table, num_resamples, seed) for table in both)
-  low, high = np.nanquantile(first - second, (0.025, 0.975))
-  rates = [table[:, 0].sum() / max(table[:, 1].sum(), 1) for table in both]
-  return float(rates[0] - rates[1]), float(low), float(high)
+  table = np.hstack([np.reshape(one, (-1, 2)) for one in (counts, base_counts)])
+  table = table.astype(float)
+
+  def gap(*columns: np.ndarray, axis: int = -1) -> Any:
+    k, n, base_k, base_n = columns
+    return _share(k, n, axis) - _share(base_k, base_n, axis)
+
+  return float(gap(*table.T)), *_redrawn(gap, table, num_resamples, seed)
 
 
-def _redrawn(table: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
-  """[R] rates of groups [G, 2] redrawn with replacement; the same groups for a seed."""
-  count = max(len(table), 1)
-  weights = np.random.default_rng(seed).multinomial(
-    count, np.full(count, 1 / count), num_resamples
-  )
-  drawn = weights[:, : len(table)] @ table
-  with np.errstate(invalid="ignore"):
-    return drawn[:, 0] / drawn[:, 1]
+def _share(successes: np.ndarray, attempts: np.ndarray, axis: int = -1) -> Any:
+  return successes.sum(axis) / np.maximum(attempts.sum(axis), 1)
+
+
+def _redrawn(
+  statistic: Callable[..., Any], table: np.ndarray, num_resamples: int, seed: int
+) -> tuple[float, float]:
+  """The 95 % percentile interval from redrawing groups [G, columns]."""
+  if len(table) < 2:
+    value = float(statistic(*table.T)) if len(table) else 0.0
+    return value, value
+  found = stats.bootstrap(
+    table.T, statistic, paired=True, vectorized=True, method="percentile",
+    n_resamples=num_resamples, rng=np.random.default_rng(seed),
+  ).confidence_interval  # fmt: skip
+  return float(found.low), float(found.high)
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:

@@ -138,25 +138,24 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def describe(cells: Sequence[Mapping[str, Any]]) -> str:
   """Success by condition, a column a policy, for the terminal."""
   policies = list(dict.fromkeys(cell["policy"] for cell in cells))
-  width = max([len("without conditions"), *(len(c["condition"]) for c in cells)])
-  lines = []
+  parts = []
   for protocol in protocols.NAMES:
     found = {
-      (cell["condition"], cell["policy"]): cell
+      (cell["condition"], cell["policy"]): _cell(cell)
       for cell in cells
       if cell["protocol"] == protocol
     }
-    if not found:
-      continue
-    heads = "".join(f"{name:>24}" for name in policies)
-    lines += [f"\n{protocol.replace('_', ' ')}: success", f"{'':<{width}}{heads}"]
-    for condition in dict.fromkeys(text for text, _ in found):
-      line = f"{condition or 'without conditions':<{width}}"
-      for policy in policies:
-        cell = found.get((condition, policy))
-        line += f"{_cell(cell) if cell else '':>24}"
-      lines.append(line)
-  return "\n".join(lines)
+    rows = [
+      [
+        text or "without conditions",
+        *(found.get((text, name), "") for name in policies),
+      ]
+      for text in dict.fromkeys(text for text, _ in found)
+    ]
+    if rows:
+      header = [f"success {protocol.replace('_', ' ')}", *policies]
+      parts.append(cli.table(header, rows, range(1, len(header))))
+  return "\n\n".join(parts)
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ import dataclasses
 import html
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 14, 40
 COLOURS = ("a", "b", "c", "d")  # variables of the page's style
@@ -34,7 +36,7 @@ def chart(
   y_range: tuple[float, float],
   marks: Sequence[Mark] = (),
   description: str,
-) -> str:
+) -> Markup:
   """An SVG element; the x axis reaches from 0 to the last point or mark."""
   low, high = y_range
   right = max(
@@ -86,7 +88,7 @@ def chart(
       parts.append(_text(x - 6, y - 7, line.label, "end", f"var(--{line.colour})"))
   parts.append(_text((WIDTH + LEFT) / 2, HEIGHT - 4, x_label, "middle"))
   parts.append(_text(4, 10, y_label, "start"))
-  return "".join(parts) + "</svg>"
+  return Markup("".join(parts) + "</svg>")
 
 
 def _text(

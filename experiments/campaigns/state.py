@@ -13,10 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import plan as plan_lib
-from experiments import cli
+from experiments import cli, statistics
 from experiments.campaigns.layout import PLAN_FILE, Layout
 from experiments.datasets.shard_tasks import LOG_FILE
-from experiments.reporting.results import Rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+  """Successes of attempts."""
+
+  attempts: int
+  successes: int
+
+  @property
+  def rate(self) -> float:
+    return self.successes / self.attempts if self.attempts else float("nan")
+
+  @property
+  def interval(self) -> tuple[float, float]:
+    """95 % (Wilson)."""
+    return statistics.wilson(self.successes, self.attempts)
 
 
 @dataclasses.dataclass(frozen=True)

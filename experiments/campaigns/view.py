@@ -1,13 +1,17 @@
 """What a campaign looks like: lines for the terminal, sections for the page."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from markupsafe import Markup
+
+from experiments import cli
 from experiments.campaigns import alarms as alarms_lib
 from experiments.campaigns import charts
 from experiments.campaigns.alarms import Alarm
-from experiments.campaigns.state import RoundState, State, count
-from experiments.reporting import blocks, html, render
-from experiments.reporting.results import Rate
+from experiments.campaigns.state import Rate, RoundState, State, count
+from experiments.reporting import pages
+from experiments.reporting.pages import Table
 
 _POINTS = 60  # of the curve of success
 
@@ -40,57 +44,45 @@ def table(state: State) -> str:
     for round_ in state.rounds
   ]
   header = ("round", "attempts", "random", "network", "update", "AUC", "evaluated")
-  widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-  return "\n".join(
-    "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-    for row in [header, *rows]
-  )
+  return cli.table(header, rows, range(len(header)))
 
 
 def page(state: State, refresh: float, name: str) -> str:
   """The page, which reads itself again every `refresh` seconds; 0 for a last one."""
-  alarms = alarms_lib.find(state)
-  body = [render.html_section(section) for section in sections(state, alarms)]
-  return html.page(f"Campaign {name}", line(state, []), body, refresh=refresh)
+  values = {
+    "cards": _cards(state),
+    "alarms": alarms_lib.find(state),
+    **report_values(state),
+    "learning": _learning(state),
+    "robots": _units(state),
+  }
+  title = f"Campaign {name}"
+  return pages.html("campaign.md.j2", title, line(state, []), values, refresh)
 
 
-def sections(state: State, alarms: Sequence[Alarm]) -> list[blocks.Section]:
-  """What the page holds."""
-  return [
-    blocks.Section("", [_cards(state), *_alarms(alarms)]),
-    blocks.Section("Success while collecting", [_success(state), _rounds(state)]),
-    blocks.Section("What the network learns", [_learning(state)]),
-    blocks.Section("Robots", [_units(state)]),
-  ]
+def report_values(state: State) -> dict[str, Any]:
+  """What the report shows of a campaign."""
+  return {
+    "success": _success(state),
+    "caption": "Success while collecting. Dashed: an update of the network is done.",
+    "rounds": _rounds(state),
+  }
 
 
-def campaign_section(state: State) -> blocks.Section:
-  """The campaign as a section of the report."""
-  return blocks.Section("Round by round", [_success(state), _rounds(state)])
-
-
-def _cards(state: State) -> blocks.Facts:
+def _cards(state: State) -> list[tuple[str, str, str]]:
   left, rate = state.seconds_left(), state.attempts_per_second()
   speeds = [r.update.samples_per_second for r in state.rounds]
   speed = next((value for value in reversed(speeds) if value), 0.0)
-  return blocks.Facts(
-    [
-      (f"{state.attempts:,}", "attempts", f"of {state.planned:,}"),
-      (f"{rate:.1f}" if rate else "–", "attempts/s", "over the last ten minutes"),
-      (f"{speed:,.0f}" if speed else "–", "samples/s", "of training"),
-      (f"{left / 3600:.1f} h" if left else "–", "left", "collecting and training"),
-      (f"{state.num_bytes / 1e6:,.0f} MB", "of attempts", ""),
-    ]
-  )
+  return [
+    (f"{state.attempts:,}", "attempts", f"of {state.planned:,}"),
+    (f"{rate:.1f}" if rate else "–", "attempts/s", "over the last ten minutes"),
+    (f"{speed:,.0f}" if speed else "–", "samples/s", "of training"),
+    (f"{left / 3600:.1f} h" if left else "–", "left", "collecting and training"),
+    (f"{state.num_bytes / 1e6:,.0f} MB", "of attempts", ""),
+  ]
 
 
-def _alarms(alarms: Sequence[Alarm]) -> list[blocks.Block]:
-  if not alarms:
-    return [blocks.Text("No alarms.", "soft")]
-  return [blocks.Bullets([f"Alarm: {a.text}." for a in alarms], highlighted=True)]
-
-
-def _success(state: State) -> blocks.Picture:
+def _success(state: State) -> Markup:
   """Success by attempts collected, each round and policy a curve."""
   lines, marks, done = [], [], 0
   for round_ in state.rounds:
@@ -112,7 +104,7 @@ def _success(state: State) -> blocks.Picture:
       lines.append(charts.Line(points, colour, label))
     if round_.update.is_done:
       marks.append(charts.Mark(done, f"update {round_.number}"))
-  drawn = charts.chart(
+  return charts.chart(
     lines,
     x_label="attempts",
     y_label="success, %",
@@ -120,12 +112,9 @@ def _success(state: State) -> blocks.Picture:
     marks=marks,
     description="Success while collecting, by attempts",
   )
-  return blocks.Picture(
-    drawn, "Success while collecting. Dashed: an update of the network is done."
-  )
 
 
-def _rounds(state: State) -> blocks.Table:
+def _rounds(state: State) -> Table:
   rows = []
   for round_ in state.rounds:
     versions = [v for v in round_.by("version") if v]
@@ -145,10 +134,10 @@ def _rounds(state: State) -> blocks.Table:
     "round", "attempts", "random", "network", "networks", "update", "held-out AUC",
     "evaluated after it",
   )  # fmt: skip
-  return blocks.Table(header, rows, numbers=tuple(range(1, len(header))))
+  return Table(header, rows, numbers=tuple(range(1, len(header))))
 
 
-def _learning(state: State) -> blocks.Block:
+def _learning(state: State) -> Markup | None:
   lines, begin = [], 0
   marks = []
   for round_ in state.rounds:
@@ -160,8 +149,8 @@ def _learning(state: State) -> blocks.Block:
     if update.is_done:
       marks.append(charts.Mark(begin, f"update {round_.number}"))
   if not any(line.points for line in lines):
-    return blocks.Text("No update has been evaluated yet.", "soft")
-  drawn = charts.chart(
+    return None
+  return charts.chart(
     lines,
     x_label="training steps, of all updates",
     y_label="held-out AUC",
@@ -169,10 +158,9 @@ def _learning(state: State) -> blocks.Block:
     marks=marks,
     description="Held-out AUC by training steps",
   )
-  return blocks.Picture(drawn, "AUC on held-out attempts. Dashed: an update is done.")
 
 
-def _units(state: State) -> blocks.Table:
+def _units(state: State) -> Table:
   begun = [round_ for round_ in state.rounds if round_.scenes]
   names = sorted({scene.unit for scene in state.scenes})
   rates = [round_.by("unit") for round_ in begun]
@@ -186,7 +174,7 @@ def _units(state: State) -> blocks.Table:
     for name in names
   ]
   header = ("robot", *(f"round {r.number}" for r in begun), "brightness")
-  return blocks.Table(
+  return Table(
     header,
     rows,
     numbers=tuple(range(1, len(header))),

@@ -6,6 +6,7 @@ dataclasses, `cli.prepare_workdir` and `cli.check_same` guard a work folder,
 `cli.JsonLines` appends rows to a file, `cli.progress` draws a bar.
 """
 
+from experiments.cli.commands import record_command, recorded_commands
 from experiments.cli.errors import PACKAGES, UserError, message_for_user, stop
 from experiments.cli.folders import check_same, prepare_workdir, require_folder
 from experiments.cli.program import quieten_libraries, run
@@ -22,9 +23,11 @@ from experiments.cli.settings import (
   CONFIGS,
   DEFAULT_CONFIG,
   build,
+  config_arguments,
   define_config,
   load_config,
 )
+from experiments.cli.tables import table
 
 __all__ = [
   "CONFIGS",
@@ -35,6 +38,7 @@ __all__ = [
   "UserError",
   "build",
   "check_same",
+  "config_arguments",
   "define_config",
   "load_config",
   "message_for_user",
@@ -42,10 +46,13 @@ __all__ = [
   "progress",
   "quieten_libraries",
   "read_jsonl",
+  "record_command",
+  "recorded_commands",
   "require_folder",
   "rewrite_jsonl",
   "run",
   "stop",
+  "table",
   "to_json",
   "versions",
   "write_atomically",

@@ -7,10 +7,12 @@ Importing a program defines no flag, so that programs can call each other's func
 import logging as standard_logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from experiments.cli.commands import record_command, this_program
 from experiments.cli.errors import UserError, message_for_user, stop
 from experiments.cli.settings import check_overrides
 
@@ -19,7 +21,10 @@ def run(
   main: Callable[[Sequence[str]], Any],
   define_flags: Callable[[], None] | None = None,
 ) -> NoReturn:
-  """Runs an absl program. What a person can mend ends in one line and status 1.
+  """Runs an absl program. User errors print one line and end with status 1.
+
+  The command line is recorded in the folder that --workdir names, unless `main` returns
+  False: it made nothing there.
 
   Status 2 means that the command line itself was wrong, 130 that Ctrl-C came.
   """
@@ -33,7 +38,10 @@ def run(
     try:
       if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; options begin with --")
-      return main(argv)
+      result = main(argv)
+      if result is not False:
+        _record()
+      return result
     except KeyboardInterrupt:
       stop("interrupted; the same command continues where it was", 130)
     except Exception as error:
@@ -44,6 +52,13 @@ def run(
 
   app.run(guarded, flags_parser=_parse_flags)
   sys.exit(0)  # app.run has ended the process already; this tells the type checker
+
+
+def _record() -> None:
+  """Writes down the command line where the program's results are."""
+  workdir = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else ""
+  if workdir and Path(workdir).is_dir():
+    record_command(workdir, this_program(), sys.argv[1:])
 
 
 def _show_in_help() -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.cli.errors import UserError, stop
@@ -24,6 +25,16 @@ def define_config(default: str | Path = DEFAULT_CONFIG) -> None:
   config_flags.DEFINE_config_file(
     "config", str(default), "Experiment, a file of experiments/configs."
   )
+
+
+def config_arguments() -> list[str]:
+  """The flags that gave the program its configuration: the file, and overrides."""
+  flag = flags.FLAGS["config"]
+  overrides = config_flags.get_override_values(flag)
+  return [
+    f"--config={config_flags.get_config_filename(flag)}",
+    *(f"--config.{name}={value}" for name, value in overrides.items()),
+  ]
 
 
 def load_config(path: str | Path) -> ConfigDict:

@@ -1,4 +1,4 @@
-"""What a dataset holds, counted; nothing here draws or words anything."""
+"""What a dataset holds, counted."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ import numpy as np
 from data_pipeline import plan as plan_lib
 from data_pipeline import samples, source
 from envs import success
-from experiments import cli
+from experiments import cli, statistics
 from experiments.datasets import options
 from experiments.datasets.distances import RANGES
-from experiments.reporting.results import Rate
+from experiments.statistics import Rate
 
 # Attempts that are decoded to see what is unknown of them, spread over the dataset.
 _LOOKED_AT = 500
@@ -38,17 +38,6 @@ class Family:
 
 
 @dataclasses.dataclass(frozen=True)
-class Detector:
-  """A way to label an attempt, against what is held to be true; None: undefined."""
-
-  name: str
-  says_success: int
-  precision: float | None
-  recall: float | None
-  agreement: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Agreement:
   """How labels agree.
 
@@ -57,7 +46,7 @@ class Agreement:
       Section 5.2 said.
     truth: what the detectors are held against; '' if nothing is known.
     compared: attempts of which it is known.
-    detectors: each of them against it.
+    detectors: each of them against it: says_success, precision, recall, agreement.
   """
 
   both: int
@@ -66,15 +55,7 @@ class Agreement:
   neither: int
   truth: str
   compared: int
-  detectors: tuple[Detector, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reach:
-  """Samples whose command p_T - p_t is of a certain length, and their successes."""
-
-  label: str
-  samples: Rate
+  detectors: dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +73,7 @@ class Description:
     tables: success by unit, round, T and policy.
     families: of the objects; empty where they are unknown.
     agreement: of the labels.
-    reaches: success by the length of commands.
+    reaches: success of samples by the length of their command p_T - p_t.
   """
 
   directory: Path
@@ -103,10 +84,10 @@ class Description:
   unknown: frozenset[str]
   partly_unknown: frozenset[str]
   total: Rate
-  tables: dict[str, list[tuple[str, Rate]]]
+  tables: dict[str, dict[str, Rate]]
   families: list[Family]
   agreement: Agreement
-  reaches: list[Reach]
+  reaches: dict[str, Rate]
 
   @property
   def name(self) -> str:
@@ -155,16 +136,21 @@ def read(directory: Path, *, on_bad_record: Literal["fail", "skip"]) -> Descript
     broken=(*dataset.broken, *broken),
     unknown=unknown,
     partly_unknown=partly_unknown,
-    total=Rate(len(table), int(table.success.sum())),
+    total=_rate(table.success),
     tables={
-      "unit": _by(np.asarray(table.unit), table.success),
-      "round": _by(table.round, table.success),
-      "T": _by(table.num_steps, table.success),
-      "policy": _by(_policies(table), table.success),
+      name: statistics.rates_by(values, table.success)
+      for name, values in (
+        ("unit", np.asarray(table.unit)),
+        ("round", table.round),
+        ("T", table.num_steps),
+        ("policy", _policies(table)),
+      )
     },
     families=[] if "objects" in unknown else _families(table, unknown),
     agreement=_agreement(table, unknown, looked_at),
-    reaches=[_reach(taken, one.label, one.low, one.high) for one in RANGES],
+    reaches={
+      one.label: _rate(taken.within(one.low, one.high).success) for one in RANGES
+    },
   )
 
 
@@ -225,14 +211,8 @@ def _policies(table: source.Attempts) -> np.ndarray:
   return np.array([" ".join(filter(None, pair)) for pair in pairs], np.str_)
 
 
-def _by(values: np.ndarray, label: np.ndarray) -> list[tuple[str, Rate]]:
-  names, codes = np.unique(values, return_inverse=True)
-  attempts = np.bincount(codes, minlength=len(names))
-  successes = np.bincount(codes, weights=label, minlength=len(names))
-  return [
-    (str(name), Rate(int(n), int(k)))
-    for name, n, k in zip(names, attempts, successes, strict=True)
-  ]
+def _rate(labels: np.ndarray) -> Rate:
+  return statistics.rate(int(labels.sum()), len(labels))
 
 
 def _families(table: source.Attempts, unknown: frozenset[str]) -> list[Family]:
@@ -244,7 +224,7 @@ def _families(table: source.Attempts, unknown: frozenset[str]) -> list[Family]:
     found.append(
       Family(
         name=name,
-        present=Rate(int(present.sum()), int(table.success[present].sum())),
+        present=_rate(table.success[present]),
         objects=int(np.sum(codes == code)),
         grasped=0 if "grasped" in unknown else int(np.sum(grasped == name)),
       )
@@ -281,21 +261,9 @@ def _agreement(
     neither=int(np.sum(~reading & ~drop_test)),
     truth=name,
     compared=len(compared) if name else 0,
-    detectors=tuple(_detector(n, s, truth) for n, s in said.items()) if name else (),
+    detectors={
+      detector: {"says_success": int(one.sum()), **statistics.agreement(one, truth)}
+      for detector, one in said.items()
+      if name
+    },
   )
-
-
-def _detector(name: str, said: np.ndarray, truth: np.ndarray) -> Detector:
-  hits = int(np.sum(said & truth))
-  return Detector(
-    name=name,
-    says_success=int(said.sum()),
-    precision=hits / int(said.sum()) if said.any() else None,
-    recall=hits / int(truth.sum()) if truth.any() else None,
-    agreement=float(np.mean(said == truth)),
-  )
-
-
-def _reach(taken: samples.Samples, label: str, low: float, high: float) -> Reach:
-  within = taken.within(low, high)
-  return Reach(label, Rate(len(within), int(within.success.sum())))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from envs import protocols
-from experiments import statistics
+from experiments import cli, statistics
 from experiments.evaluation import policy_names
 
 Row = Mapping[str, Any]
@@ -103,29 +103,29 @@ def _total(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 def describe(summary: Mapping[str, Any]) -> str:
   """The result tables for the terminal: success with, failures without replacement."""
-  lines = []
+  parts = []
   policies = summary["policies"]
-  width = max([len("policy"), *map(len, policies)])
   if rows := _of(policies, "with_replacement"):
-    lines.append(f"{'policy':<{width}} {'attempts':>8} {'success':>8}   95 % interval")
-    for name, one in rows.items():
-      lines.append(
-        f"{name:<{width}} {one['attempts']:>8} {100 * one['rate']:>6.1f} %"
-        f"   {100 * one['low']:.1f} to {100 * one['high']:.1f} %"
-      )
+    cells = [
+      (name, str(one["attempts"]), f"{100 * one['rate']:.1f} %",
+       f"{100 * one['low']:.1f} to {100 * one['high']:.1f} %")
+      for name, one in rows.items()
+    ]  # fmt: skip
+    header = ("policy", "attempts", "success", "95 % interval")
+    parts.append(cli.table(header, cells, (1, 2, 3)))
   if rows := _of(policies, "without_replacement"):
-    heads = "".join(f"{f'first {count}':>22}" for count in protocols.FIRST)
-    lines.append(
-      f"\nWithout replacement: failures (95 % interval)\n{'policy':<{width}}{heads}"
-      "  cleared"
-    )
-    for name, one in rows.items():
-      cells = "".join(f"{_failures(one['first'][str(n)]):>22}" for n in protocols.FIRST)
-      cleared = [at for at in one["cleared_at"] if at]
-      lines.append(
-        f"{name:<{width}}{cells}  {len(cleared)} of {len(one['cleared_at'])}"
+    failed = [
+      (
+        name,
+        *(_failures(one["first"][str(n)]) for n in protocols.FIRST),
+        f"{sum(bool(at) for at in one['cleared_at'])} of {len(one['cleared_at'])}",
       )
-  return "\n".join(lines)
+      for name, one in rows.items()
+    ]
+    first = ("policy", *(f"first {n}" for n in protocols.FIRST), "cleared")
+    table = cli.table(first, failed, range(1, len(first)))
+    parts.append(f"Without replacement: failures (95 % interval)\n\n{table}")
+  return "\n\n".join(parts)
 
 
 def _of(policies: Mapping[str, Any], protocol: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 
+from markupsafe import Markup  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
@@ -209,10 +210,7 @@ def candidates(
         )
       right.plot(*pixels[index], "o", color=colours[index], markersize=4)
     if chosen is not None:
-      right.plot(
-        *chosen, "o", markersize=11, markerfacecolor="none", markeredgecolor="white",
-        markeredgewidth=2,
-      )  # fmt: skip
+      _draw_ring(right, chosen)
     bar = figure.colorbar(
       plt.cm.ScalarMappable(cmap=SCORE_COLOURS),
       ax=[left, right],
@@ -224,7 +222,34 @@ def candidates(
     return svg(figure, name, "Candidate commands coloured by predicted success")
 
 
-def svg(figure: Figure, name: str, description: str, *, tight: bool = True) -> str:
+def pictures(
+  images: Sequence[np.ndarray],
+  titles: Sequence[str],
+  name: str,
+  ring: np.ndarray | None = None,
+) -> str:
+  """Images uint8[H, W, 3] beside each other; `ring` marks a pixel [2] of the last."""
+  with plt.rc_context(STYLE):
+    figure, axes = plt.subplots(1, len(images), figsize=(8.4, 4.1))
+    for one, picture, title in zip(axes, images, titles, strict=True):
+      one.imshow(picture, interpolation="nearest")
+      one.set_title(title)
+      one.axis("off")
+    if ring is not None:
+      height, width = images[-1].shape[:2]
+      _draw_ring(axes[-1], ring)
+      axes[-1].set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    return svg(figure, name, " and ".join(titles))
+
+
+def _draw_ring(axes: Axes, pixel: np.ndarray) -> None:
+  axes.plot(
+    *pixel, "o", markersize=11, markerfacecolor="none", markeredgecolor="white",
+    markeredgewidth=2,
+  )  # fmt: skip
+
+
+def svg(figure: Figure, name: str, description: str, *, tight: bool = True) -> Markup:
   """The figure as an <svg> element; its ids are made unique by `name`.
 
   Args:
@@ -251,4 +276,4 @@ def svg(figure: Figure, name: str, description: str, *, tight: bool = True) -> s
   # The page decides on the width; the viewBox keeps the proportions.
   svg = re.sub(r'<svg([^>]*?) width="[^"]+"', r"<svg\1", svg, count=1)
   svg = re.sub(r'<svg([^>]*?) height="[^"]+"', r"<svg\1", svg, count=1)
-  return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+  return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1))

@@ -1,5 +1,6 @@
-"""The report of a work folder: what is read, reckoned, worded and drawn.
+"""Pages about results: `pages` writes them, templates/ say what is on them.
 
-`experiments.report` puts its sections together. A section is a value made of `blocks`,
-which `render` writes as HTML and as Markdown.
+The report of a work folder: `results` and `evaluated` read it, `breakdown` counts rows,
+`tables`, `words` and `evaluation_figures` show the numbers, `names` labels them, and
+`content` puts together what templates/report.md.j2 needs.
 """

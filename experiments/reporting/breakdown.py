@@ -1,6 +1,6 @@
 """Counts the rows of an evaluation and the cells of a sweep: by property, step, amount.
 
-Rows as of `trials.row_of`; nothing here draws or words anything.
+Rows are those of `trials.row_of`.
 """
 
 import collections
@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import statistics
 from experiments.evaluation import policy_names
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import names as names_lib
-from experiments.reporting.results import Rate
+from experiments.statistics import Rate
 
 Row = Mapping[str, Any]
 # Rates by policy, for each value of something.
@@ -43,8 +44,8 @@ def _matrix(pairs: Iterable[tuple[str, Row]]) -> Matrix:
     by_policy = outcomes.setdefault(value, {})
     by_policy.setdefault(row["policy"], []).append(bool(row["success"]))
   return {
-    value: {policy: Rate(len(one), sum(one)) for policy, one in by_policy.items()}
-    for value, by_policy in outcomes.items()
+    value: {name: statistics.rate(sum(one), len(one)) for name, one in by.items()}
+    for value, by in outcomes.items()
   }
 
 
@@ -128,7 +129,7 @@ def grasps(rows: Iterable[Row], policy: str) -> Grasps:
 
 def protocol_of(cells: Iterable[evaluated_lib.Cell]) -> str:
   """The protocol that curves show: with replacement where it was swept."""
-  found = {cell.protocol for cell in cells}
+  found = {cell["protocol"] for cell in cells}
   return evaluated_lib.WITH if evaluated_lib.WITH in found else evaluated_lib.WITHOUT
 
 
@@ -140,13 +141,13 @@ def curves(
   Args:
     usual_steps: T where it is not the condition.
   """
-  own = [cell for cell in cells if cell.protocol == protocol]
-  plain = {cell.policy: cell.rate for cell in own if not cell.condition}
+  own = [cell for cell in cells if cell["protocol"] == protocol]
+  plain = {cell["policy"]: cell["rate"] for cell in own if not cell["condition"]}
   found: dict[str, dict[str, dict[float, Rate]]] = {}
   for cell in own:
-    if cell.condition:
-      by_policy = found.setdefault(cell.name, {})
-      by_policy.setdefault(cell.policy, {})[cell.amount] = cell.rate
+    if cell["condition"]:
+      by_policy = found.setdefault(cell["name"], {})
+      by_policy.setdefault(cell["policy"], {})[cell["amount"]] = cell["rate"]
   for name, by_policy in found.items():
     nothing = names_lib.condition(name).nothing
     nothing = usual_steps if math.isnan(nothing) else nothing

@@ -1,19 +1,16 @@
-"""Reads what an evaluation and a sweep left in a work folder; every part is optional.
-
-Nothing here draws or words anything.
-"""
+"""Reads what an evaluation and a sweep left in a folder; every part is optional."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from experiments import cli
+from experiments import cli, statistics
 from experiments.reporting import results as results_lib
-from experiments.reporting.results import Rate
+from experiments.statistics import Rate
 
 WITH, WITHOUT = "with_replacement", "without_replacement"
 # Of videos, in the order in which they are shown.
@@ -25,15 +22,33 @@ _ROW = (
   "target_family", "target_properties", "target_across", "actions", "p_null", "p_best",
 )  # fmt: skip
 
+Cell = Mapping[str, Any]  # an entry that `sweep.summarise` makes
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True)
-class Evaluation:
-  """What evaluate/ says.
+class Setup:
+  """What an evaluation or a sweep was made with.
 
   Attributes:
     settings: the section `evaluate` that was run.
     specs: of the policies: version, and fields of the servo.
     cell: the frame size and what else decides the rows.
+  """
+
+  settings: Mapping[str, Any]
+  specs: Mapping[str, Mapping[str, Any]]
+  cell: Mapping[str, Any]
+
+  def bins(self, protocol: str) -> int:
+    return int(self.settings.get(protocol, {}).get("repetitions", 0))
+
+
+@dataclass(frozen=True)
+class Evaluation(Setup):
+  """What evaluate/ says.
+
+  Attributes:
     with_replacement: success by policy.
     without: success over the first attempts of each bin, by policy and their number.
     cleared: after which attempt each bin was empty, None if never, by policy.
@@ -43,9 +58,6 @@ class Evaluation:
     others: policies of which there are rows, but which were not named last.
   """
 
-  settings: Mapping[str, Any]
-  specs: Mapping[str, Mapping[str, Any]]
-  cell: Mapping[str, Any]
   with_replacement: Mapping[str, Rate]
   without: Mapping[str, Mapping[int, Rate]]
   cleared: Mapping[str, list[int | None]]
@@ -59,38 +71,20 @@ class Evaluation:
     """In the order in which they were named."""
     return list(self.specs)
 
-  def bins(self, protocol: str) -> int:
-    return int(self.settings.get(protocol, {}).get("repetitions", 0))
-
 
 @dataclass(frozen=True)
-class Cell:
-  """One policy under one protocol and condition ('' for none)."""
+class Sweep(Setup):
+  """What sweep/ says; a cell is one policy under one protocol and condition."""
 
-  policy: str
-  protocol: str
-  condition: str
-  name: str
-  amount: float
-  rate: Rate
-
-
-@dataclass(frozen=True)
-class Sweep:
-  """What sweep/ says; settings, specs and cell as of an `Evaluation`."""
-
-  settings: Mapping[str, Any]
-  specs: Mapping[str, Mapping[str, Any]]
-  cell: Mapping[str, Any]
   cells: tuple[Cell, ...]
 
   @property
   def policies(self) -> list[str]:
-    return list(dict.fromkeys(cell.policy for cell in self.cells))
+    return list(dict.fromkeys(cell["policy"] for cell in self.cells))
 
   @property
   def conditions(self) -> list[str]:
-    return [c for c in dict.fromkeys(cell.condition for cell in self.cells) if c]
+    return list(dict.fromkeys(c["condition"] for c in self.cells if c["condition"]))
 
 
 @dataclass(frozen=True)
@@ -118,34 +112,45 @@ def read(workdir: Path) -> Evaluated:
   """Reads a work folder. Raises UserError for a file that is there but broken."""
   folder = workdir / "evaluate"
   units_image = folder / "units.png"
-  overlay = results_lib.read_npz(
-    folder / "overlay.npz", ("pregrasp_image", "image", "pixels", "probabilities")
-  )
   return Evaluated(
     workdir,
-    _read_evaluation(folder),
-    _read_sweep(workdir / "sweep" / "sweep.json"),
-    overlay,
+    _read(folder / "summary.json", "evaluate", _evaluation),
+    _read(workdir / "sweep" / "sweep.json", "sweep", _sweep),
+    results_lib.read_npz(
+      folder / "overlay.npz", ("pregrasp_image", "image", "pixels", "probabilities")
+    ),
     units_image if units_image.is_file() else None,
     _read_videos(folder / "videos"),
   )
 
 
-def _read_evaluation(folder: Path) -> Evaluation | None:
-  path = folder / "summary.json"
-  summary = results_lib.read_json(path)
-  if not summary:
-    return None
+def _read(path: Path, program: str, made: Callable[..., Found]) -> Found | None:
+  content = results_lib.read_json(path)
   try:
-    return from_summary(summary, *_read_rows(folder / "rows.jsonl", summary))
+    return made(content, path) if content else None
   except (KeyError, TypeError, ValueError, AttributeError) as error:
-    raise _other_version(path, "evaluate", error) from error
+    what = f"lacks {error}" if isinstance(error, KeyError) else f"is not valid: {error}"
+    where = path if not isinstance(error, _RowError) else error.path
+    raise cli.UserError(
+      f"{where} {what}; it is of another version, or damaged. Run"
+      f" python -m experiments.{program} again, into a new folder"
+    ) from error
+
+
+class _RowError(KeyError):
+  """A row lacks a field."""
+
+  def __init__(self, name: str, path: Path):
+    super().__init__(name)
+    self.path = path
+
+
+def _evaluation(summary: Mapping[str, Any], path: Path) -> Evaluation:
+  return from_summary(summary, cli.read_jsonl(path.parent / "rows.jsonl"), path.parent)
 
 
 def from_summary(
-  summary: Mapping[str, Any],
-  rows: list[dict[str, Any]],
-  others: tuple[str, ...] = (),
+  summary: Mapping[str, Any], rows: list[dict[str, Any]], folder: Path = Path()
 ) -> Evaluation:
   """The content of a summary.json, which `evaluate.evaluate` writes, and its rows.
 
@@ -153,6 +158,11 @@ def from_summary(
     KeyError, TypeError, ValueError, AttributeError: it is of another version.
   """
   policies, config = summary["policies"], summary["config"]
+  for row in rows:
+    for name in _ROW:
+      if name not in row:
+        raise _RowError(name, folder / "rows.jsonl")
+  own = [row for row in rows if row["policy"] in policies]
   without = {name: one[WITHOUT] for name, one in policies.items() if WITHOUT in one}
   return Evaluation(
     settings=config["evaluate"],
@@ -167,83 +177,35 @@ def from_summary(
     },
     cleared={name: list(one["cleared_at"]) for name, one in without.items()},
     paired={
-      name: {protocol: _triple(values) for protocol, values in one.items()}
+      name: {protocol: (gap, low, high) for protocol, (gap, low, high) in one.items()}
       for name, one in summary["paired"].items()
     },
     detectors=summary["detectors"],
-    rows=rows,
-    others=others,
+    rows=[row for row in own if not row["condition"]],
+    others=tuple(
+      dict.fromkeys(row["policy"] for row in rows if row["policy"] not in policies)
+    ),
   )
 
 
-def _read_rows(
-  path: Path, summary: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-  """Rows of the policies of a summary, and the names of others.
-
-  Raises:
-    UserError: a row lacks a field.
-  """
-  named, kept, others = set(summary["policies"]), [], {}
-  for row in cli.read_jsonl(path):
-    if missing := [name for name in _ROW if name not in row]:
-      error = KeyError(missing[0])
-      raise _other_version(path, "evaluate", error)
-    if row["policy"] not in named:
-      others[row["policy"]] = True
-    elif not row["condition"]:
-      kept.append(row)
-  return kept, tuple(others)
-
-
-def _read_sweep(path: Path) -> Sweep | None:
-  content = results_lib.read_json(path)
-  if not content:
-    return None
-  try:
-    facts = content["config"]
-    return Sweep(
-      settings=facts["evaluate"],
-      specs=facts["policies"],
-      cell=facts["cell"],
-      cells=tuple(map(cell_of, content["cells"])),
-    )
-  except (KeyError, TypeError, ValueError, AttributeError) as error:
-    raise _other_version(path, "sweep", error) from error
+def _sweep(content: Mapping[str, Any], path: Path) -> Sweep:
+  del path
+  facts = content["config"]
+  cells = tuple(map(cell_of, content["cells"]))
+  return Sweep(facts["evaluate"], facts["policies"], facts["cell"], cells)
 
 
 def cell_of(entry: Mapping[str, Any]) -> Cell:
-  """One of the entries that `sweep.summarise` makes."""
-  return Cell(
-    entry["policy"],
-    entry["protocol"],
-    entry["condition"],
-    entry["name"],
-    float(entry["amount"]),
-    _rate(entry),
-  )
+  """One of the entries that `sweep.summarise` makes, its rate apart."""
+  names = ("policy", "protocol", "condition", "name", "amount")
+  return {**{name: entry[name] for name in names}, "rate": _rate(entry)}
 
 
 def _rate(entry: Mapping[str, Any]) -> Rate:
-  low, high = float(entry["low"]), float(entry["high"])
+  found = statistics.rate(int(entry["successes"]), int(entry["attempts"]))
   # Redrawing bins that are alike, or a single one, says nothing: Wilson's, then.
-  bounds = (low, high) if low < high else None
-  return Rate(int(entry["attempts"]), int(entry["successes"]), bounds)
-
-
-def _triple(values: Iterable[float]) -> tuple[float, float, float]:
-  difference, low, high = map(float, values)
-  return difference, low, high
-
-
-def _other_version(path: Path, program: str, error: Exception) -> cli.UserError:
-  what = (
-    f"lacks {error}" if isinstance(error, KeyError) else f"is not as expected: {error}"
-  )
-  return cli.UserError(
-    f"{path} {what}; it is of another version, or damaged. Run"
-    f" python -m experiments.{program} again, into a new folder"
-  )
+  low, high = float(entry["low"]), float(entry["high"])
+  return {**found, "low": low, "high": high} if low < high else found
 
 
 def _read_videos(folder: Path) -> list[Video]:
@@ -253,8 +215,8 @@ def _read_videos(folder: Path) -> list[Video]:
   if path.is_file():
     try:
       for entry in json.loads(path.read_text(encoding="utf-8")):
-        file = folder / Path(entry["file"]).name
         kind = entry["kind"] if entry["kind"] in KINDS else ""
+        file = folder / Path(entry["file"]).name
         listed.append(Video(file, kind, str(entry["caption"])))
     except (KeyError, TypeError, ValueError) as error:
       raise cli.UserError(

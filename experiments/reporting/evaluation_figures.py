@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from experiments.pictures.plots import COLOUR_A, COLOUR_B, COLOURS, STYLE, svg
 from experiments.reporting import breakdown as breakdown_lib
 from experiments.reporting import names as names_lib
-from experiments.reporting.results import Rate
+from experiments.statistics import Rate
 
 _DASHES = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}
 _BIN = 0.005  # m, of distances
@@ -67,11 +67,11 @@ def _line(
   axes: Axes, amounts: Sequence[float], rates: Sequence[Rate], look: names_lib.Look
 ) -> None:
   colour = COLOURS[look.colour]
-  low, high = zip(*(rate.interval for rate in rates), strict=True)
+  low, high = zip(*((rate["low"], rate["high"]) for rate in rates), strict=True)
   axes.fill_between(amounts, low, high, color=colour, alpha=0.13, linewidth=0)
   axes.plot(
     amounts,
-    [rate.rate for rate in rates],
+    [rate["rate"] for rate in rates],
     color=colour,
     linestyle=_DASHES[look.dash],
     linewidth=1.8,

@@ -1,7 +1,6 @@
 """Reads the data, the training and the policy of a work folder; every part is optional.
 
-Layout: see WORKSPACE.md. Nothing here draws or words anything. `_evaluated` reads the
-rest.
+Layout: see WORKSPACE.md. `evaluated` reads the rest.
 """
 
 import json
@@ -14,34 +13,18 @@ from typing import Any
 import numpy as np
 
 from experiments import cli, statistics
+from experiments.statistics import Rate
 from hand_eye import runtime
-
-
-@dataclass(frozen=True)
-class Rate:
-  """Successes of attempts, with a 95 % interval: Wilson's, unless `bounds` is given."""
-
-  attempts: int
-  successes: int
-  bounds: tuple[float, float] | None = None
-
-  @property
-  def rate(self) -> float:
-    return self.successes / self.attempts if self.attempts else float("nan")
-
-  @property
-  def interval(self) -> tuple[float, float]:
-    return self.bounds or statistics.wilson(self.successes, self.attempts)
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
   """A collected dataset: counts overall and by unit, or why it cannot be read."""
 
-  total: Rate
-  by_unit: dict[str, Rate]
-  samples: int
-  size_bytes: int
+  total: Rate = field(default_factory=dict)
+  by_unit: dict[str, Rate] = field(default_factory=dict)
+  samples: int = 0
+  size_bytes: int = 0
   problem: str = ""
 
 
@@ -68,28 +51,41 @@ class Results:
     rows = [row for row in self.metrics if row.get("split") == "held_out"]
     return rows[-1] if rows else {}
 
+  @property
+  def is_learned_here(self) -> bool:
+    """Whether the folder holds more than the evaluation of a policy from elsewhere."""
+    return bool(self.metrics or self.datasets or self.policy_file)
+
+  @property
+  def phase_ends(self) -> list[int]:
+    """The steps at which the curriculum moves on."""
+    phases = self.config.get("train", {}).get("phases", ())
+    return np.cumsum([steps for steps, _ in phases], dtype=int)[:-1].tolist()
+
 
 def read(workdir: Path) -> Results:
   """Reads a work folder. Raises UserError for a file that is there but broken."""
-  results = Results(workdir)
-  for name in ("train", "held_out"):
-    found = sorted(workdir.glob(f"data/{name}/1.0.0"))
-    if name == "train":  # of a campaign, a dataset a round
-      found += sorted(workdir.glob("data/round_[0-9]*/1.0.0"))
-    if found:
-      results.datasets[name] = _dataset_facts(found)
-  training = training_folder(workdir)
-  results.metrics = cli.read_jsonl(training / "metrics.jsonl")
-  results.config = read_json(training / "config.json")
-  results.predictions = read_npz(
-    training / "held_out_predictions.npz", ("label", "probability")
-  )
   policy_file = workdir / "policy.hep"
-  if policy_file.is_file():
-    results.policy_file = policy_file
-    results.policy_manifest = runtime.read_manifest(policy_file)
-  results.seconds = read_json(workdir / "demo.json").get("seconds", {})
-  return results
+  is_there = policy_file.is_file()
+  folders = {
+    # Of a campaign, a dataset a round.
+    "train": sorted(workdir.glob("data/train/1.0.0"))
+    + sorted(workdir.glob("data/round_[0-9]*/1.0.0")),
+    "held_out": sorted(workdir.glob("data/held_out/1.0.0")),
+  }
+  training = training_folder(workdir)
+  return Results(
+    workdir,
+    datasets={name: _dataset_facts(found) for name, found in folders.items() if found},
+    metrics=cli.read_jsonl(training / "metrics.jsonl"),
+    config=read_json(training / "config.json"),
+    predictions=read_npz(
+      training / "held_out_predictions.npz", ("label", "probability")
+    ),
+    policy_file=policy_file if is_there else None,
+    policy_manifest=runtime.read_manifest(policy_file) if is_there else {},
+    seconds=read_json(workdir / "demo.json").get("seconds", {}),
+  )
 
 
 def training_folder(workdir: Path) -> Path:
@@ -121,8 +117,7 @@ def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | Non
       arrays = {name: archive[name] for name in archive.files}
   except (ValueError, zipfile.BadZipFile) as error:
     raise cli.UserError(f"{path}: unreadable ({error}); delete it") from error
-  missing = [name for name in needed if name not in arrays]
-  if missing:
+  if missing := [name for name in needed if name not in arrays]:
     raise cli.UserError(
       f"{path}: lacks {', '.join(missing)}; it has {', '.join(sorted(arrays))}"
     )
@@ -135,15 +130,14 @@ def _dataset_facts(folders: Sequence[Path]) -> DatasetFacts:
   files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
   size = sum(path.stat().st_size for path in files)
   try:
-    datasets = [source.open_dataset(folder) for folder in folders]
-    attempts = source.merge(datasets).attempts
+    attempts = source.merge([source.open_dataset(f) for f in folders]).attempts
   except Exception as error:
     if cli.message_for_user(error) is None:
       raise
-    return DatasetFacts(Rate(0, 0), {}, 0, size, problem=str(error))
-  by_unit = {}
-  for unit in np.unique(attempts.unit):
-    success = attempts.success[attempts.unit == unit]
-    by_unit[str(unit)] = Rate(len(success), int(success.sum()))
-  total = Rate(len(attempts), int(attempts.success.sum()))
-  return DatasetFacts(total, by_unit, int(attempts.num_steps.sum()), size)
+    return DatasetFacts(size_bytes=size, problem=str(error))
+  return DatasetFacts(
+    statistics.rate(int(attempts.success.sum()), len(attempts)),
+    statistics.rates_by(np.asarray(attempts.unit), attempts.success),
+    int(attempts.num_steps.sum()),
+    size,
+  )

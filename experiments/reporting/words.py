@@ -1,13 +1,18 @@
 """Says in sentences what the numbers of a run show, and what they do not show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from experiments import statistics
 from experiments.evaluation import policy_names
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import names as names_lib
 from experiments.reporting.evaluated import Evaluation
-from experiments.reporting.results import Rate, Results
+from experiments.statistics import Rate
+
+_NEAR, _OFF = 0.01, 0.03  # m, that an object's middle is off the fingers'
 
 
 def percent(value: float) -> str:
@@ -20,16 +25,20 @@ def interval(low: float, high: float) -> str:
   return f"95 % interval {100 * low:.0f} to {100 * high:.0f} %"
 
 
+def capital(text: str) -> str:
+  return text[:1].upper() + text[1:]
+
+
 def duration(seconds: float) -> str:
   """94.2 -> '1 min 34 s'."""
   minutes, rest = divmod(round(seconds), 60)
   return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def findings(results: Results, evaluation: Evaluation | None) -> list[str]:
+def findings(final: Mapping[str, Any], evaluation: Evaluation | None) -> list[str]:
   """What can be said of this run, most important first."""
   said = comparisons(evaluation) if evaluation else []
-  said.append(prediction(results))
+  said.append(prediction(final))
   if evaluation and (rate := evaluation.with_replacement.get(names_lib.RANDOM)):
     said.append(base_rate(rate))
   return [sentence for sentence in said if sentence]
@@ -37,35 +46,35 @@ def findings(results: Results, evaluation: Evaluation | None) -> list[str]:
 
 def comparisons(evaluation: Evaluation) -> list[str]:
   """The servo against each baseline of Table 1; else all against random motions."""
-  rates = evaluation.with_replacement
-  known = [
-    name for name in policy_names.KINDS if name in rates and rates[name].attempts
+  rates = {n: r for n, r in evaluation.with_replacement.items() if r["attempts"]}
+  known = [name for name in policy_names.KINDS if name in rates]
+  if ours := policy_names.ours(known):
+    said = [
+      against(
+        rates[ours], name, rates[name],
+        evaluation.paired.get(name, {}).get(evaluated_lib.WITH),
+      )
+      for name in known
+      if name not in (*policy_names.OURS, "oracle")
+    ]  # fmt: skip
+    none = "No other policy was evaluated to compare it with."
+    return [succeeded(ours, rates[ours]), *(said or [none])]
+  base = rates.get(names_lib.RANDOM)
+  return [
+    " ".join(
+      [succeeded(name, rates[name])]
+      + ([against(rates[name], names_lib.RANDOM, base)] if base else [])
+    )
+    for name in known
+    if name != names_lib.RANDOM
   ]
-  own = policy_names.ours(known)
-  if not own:
-    base = rates.get(names_lib.RANDOM)
-    others = [name for name in known if name != names_lib.RANDOM]
-    said = [succeeded(name, rates[name]) for name in others]
-    if base and base.attempts:
-      for number, name in enumerate(others):
-        said[number] += " " + against(rates[name], names_lib.RANDOM, base)
-    return said
-  ours = rates[own]
-  said = [succeeded(own, ours)]
-  for name in known:
-    if name not in (*policy_names.OURS, "oracle"):
-      pair = evaluation.paired.get(name, {}).get(evaluated_lib.WITH)
-      said.append(against(ours, name, rates[name], pair))
-  if len(said) == 1:
-    said.append("No other policy was evaluated to compare it with.")
-  return said
 
 
 def succeeded(name: str, rate: Rate) -> str:
-  label = policy_names.label(name)
   return (
-    f"{label[0].upper()}{label[1:]}: {rate.successes} of {rate.attempts} attempts with"
-    f" replacement succeeded, {percent(rate.rate)} ({interval(*rate.interval)})."
+    f"{capital(policy_names.label(name))}: {rate['successes']} of {rate['attempts']}"
+    f" attempts with replacement succeeded, {percent(rate['rate'])}"
+    f" ({interval(rate['low'], rate['high'])})."
   )
 
 
@@ -81,24 +90,26 @@ def against(
     paired: (difference, low, high) of the other's rate to this one in the same bins;
       without it, and where it has no width, they are taken as independent.
   """
-  said = (
-    f"Against {policy_names.label(base_name)} ({base.successes} of {base.attempts},"
-    f" {percent(base.rate)}): "
-  )
+  where = ""
   if paired and paired[1] < paired[2]:
     gap, low, high = -paired[0], -paired[2], -paired[1]
     where = " in the same bins"
   else:
     gap, low, high = statistics.difference(
-      rate.successes, rate.attempts, base.successes, base.attempts
+      rate["successes"], rate["attempts"], base["successes"], base["attempts"]
     )
-    where = ""
-  said += f"{points(gap, low, high)}{where}"
-  if low > 0:
-    return said + "; it grasps better."
-  if high < 0:
-    return said + "; it grasps worse."
-  return said + ", which includes zero: this run does not show that it grasps better."
+  verdict = (
+    "; it grasps better."
+    if low > 0
+    else "; it grasps worse."
+    if high < 0
+    else ", which includes zero: this run does not show that it grasps better."
+  )
+  return (
+    f"Against {policy_names.label(base_name)} ({base['successes']} of"
+    f" {base['attempts']}, {percent(base['rate'])}): {points(gap, low, high)}{where}"
+    f"{verdict}"
+  )
 
 
 def points(gap: float, low: float, high: float) -> str:
@@ -116,35 +127,30 @@ def beside_ours(name: str, paired: Mapping[str, tuple[float, float, float]]) -> 
   """
   said = []
   for protocol, (gap, low, high) in paired.items():
-    if low >= high:
-      words = f"{100 * gap:+.0f} points, from bins too few or too alike for an interval"
-    elif low > 0:
-      words = f"{points(gap, low, high)}, better"
-    elif high < 0:
-      words = f"{points(gap, low, high)}, worse"
-    else:
-      words = f"{points(gap, low, high)}, no difference shown"
+    words = f"{100 * gap:+.0f} points, from bins too few or too alike for an interval"
+    if low < high:
+      verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+      words = f"{points(gap, low, high)}, {verdict}"
     said.append(f"{words}, {protocol.replace('_', ' ')}")
-  label = policy_names.label(name)
-  return f"{label[0].upper()}{label[1:]}: {'; '.join(said)}."
+  return f"{capital(policy_names.label(name))}: {'; '.join(said)}."
 
 
-def prediction(results: Results) -> str:
+def prediction(final: Mapping[str, Any]) -> str:
   """Whether the network predicts held-out attempts better than chance."""
-  final = results.final()
   auc, low, high = (final.get(k) for k in ("auc", "auc_low", "auc_high"))
   if auc is None:
     return ""
   said = f"On held-out attempts the network's predictions reach an AUC of {auc:.3f}"
   if low is None or high is None:
     return said + " (no interval was computed; 0.5 is chance)."
-  said += f" (95 % interval {low:.3f} to {high:.3f}; 0.5 is chance):"
-  if low > 0.5:
-    said += " better than chance."
-  elif high < 0.5:
-    said += " worse than chance."
-  else:
-    said += " not shown to be better than chance."
+  verdict = (
+    "better than chance"
+    if low > 0.5
+    else "worse than chance"
+    if high < 0.5
+    else "not shown to be better than chance"
+  )
+  said += f" (95 % interval {low:.3f} to {high:.3f}; 0.5 is chance): {verdict}."
   if final.get("evaluations", 1) > 1:
     said += (
       f" The weights are those of step {final['step']}, the best of"
@@ -154,21 +160,26 @@ def prediction(results: Results) -> str:
   return said
 
 
-def base_rate(baseline: Rate | None) -> str:
+def base_rate(rate: Rate) -> str:
   """Whether the cell is as hard for random commands as the paper's robots found it."""
-  if baseline is None or not baseline.attempts:
+  if not rate["attempts"]:
     return ""
   low, high = statistics.RANDOM_RANGE
-  words = f"{percent(low)} to {percent(high)} of the paper's robots (Section 5.2)"
-  if low <= baseline.rate <= high:
-    return f"Random commands succeed within the {words}."
-  side = "less often" if baseline.rate < low else "more often"
-  return f"Random commands succeed {side} than the {words}."
+  side = (
+    "less often than"
+    if rate["rate"] < low
+    else "more often than"
+    if rate["rate"] > high
+    else "within"
+  )
+  return (
+    f"Random commands succeed {side} the {percent(low)} to {percent(high)} of the"
+    " paper's robots (Section 5.2)."
+  )
 
 
-def learning(results: Results) -> str:
-  """What the two loss curves say together."""
-  train, held_out = results.split("train"), results.split("held_out")
+def learning(train: Sequence[Any], held_out: Sequence[Mapping[str, Any]]) -> str:
+  """What the rows of both loss curves say together."""
   losses = [(row["loss"], row["step"]) for row in held_out if row.get("loss")]
   if len(losses) < 3 or not train:
     return ""
@@ -180,3 +191,13 @@ def learning(results: Results) -> str:
       f" {last:.3f}: the last part of the training overfitted."
     )
   return f"The held-out loss ended at {last:.3f}; its lowest was {best:.3f}."
+
+
+def offsets(name: str, values: np.ndarray) -> str:
+  """How many of the successes on a kind of objects were in the middle, how many off."""
+  near, off = int(np.sum(values <= _NEAR)), int(np.sum(values > _OFF))
+  return (
+    f"Of {len(values)} {name} objects {near} were within {100 * _NEAR:.0f} cm of the"
+    f" fingers' middle and {off} more than {100 * _OFF:.0f} cm off; the median is"
+    f" {100 * np.median(values):.1f} cm."
+  )

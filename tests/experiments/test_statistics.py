@@ -5,20 +5,20 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
 
 from experiments import cli, statistics
 from hand_eye import losses
 
 
+# Newcombe (1998), Table I: the score method without continuity correction.
 @pytest.mark.parametrize(
-  ("successes", "attempts"), [(0, 10), (3, 17), (50, 120), (9, 9)]
-)
-def test_wilson_equals_scipy(successes, attempts):
-  expected = scipy_stats.binomtest(successes, attempts).proportion_ci(method="wilson")
-  assert statistics.wilson(successes, attempts) == pytest.approx(
-    (expected.low, expected.high), abs=1e-9
-  )
+  ("successes", "attempts", "low", "high"),
+  [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),
+   (1, 29, 0.0061, 0.1718)],
+)  # fmt: skip
+def test_wilson_equals_published_examples(successes, attempts, low, high):
+  found = statistics.wilson(successes, attempts)
+  assert found == pytest.approx((low, high), abs=1e-4)
 
 
 def test_a_rate_is_an_entry_of_a_table():

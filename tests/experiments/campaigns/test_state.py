@@ -157,7 +157,7 @@ def test_the_page_shows_rounds_robots_and_alarms(tmp_path):
   )
   page = view.page(State(rounds, 64, 101.0), 15.0, "demo")
   assert 'http-equiv="refresh" content="15"' in page
-  for words in ("training-01", "x&#x27;s camera is black", "held-out AUC", "404 of"):
+  for words in ("training-01", "x's camera is black", "held-out AUC", "404 of"):
     assert words in page, words
   assert "refresh" not in view.page(State(rounds, 64, 101.0), 0.0, "demo")
   assert "404/10,000" in view.table(State(rounds, 64, 101.0))

@@ -1,8 +1,6 @@
 """What the report counts: made-up rows of known outcomes give the expected cells."""
 
-import ast
 import inspect
-import json
 
 import numpy as np
 import pytest
@@ -10,21 +8,14 @@ import pytest
 from envs import attempt, protocols
 from envs.rollout import SceneTask
 from envs.units import fleet_units
-from experiments import cli, evaluate, sweep
+from experiments import evaluate, statistics, sweep
 from experiments.configs import demo as demo_config
 from experiments.evaluation import conditions, policies, policy_names, scores, trials
-from experiments.reporting import (
-  behaviour_sections,
-  blocks,
-  evaluation_sections,
-  robustness_section,
-)
 from experiments.reporting import breakdown as breakdown_lib
-from experiments.reporting import commands as commands_lib
+from experiments.reporting import content, pages, tables
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import names as names_lib
 from experiments.reporting import words as words_lib
-from experiments.reporting.results import Rate
 
 
 def evaluation_of(rows, names, **settings):
@@ -86,27 +77,28 @@ def test_table_1_counts_failures_beside_those_of_the_paper(make_row):
     )
     for i in range(120)
   ]
-  table = evaluation_sections.table_1(evaluation_of(rows, ["servo"]))
+  table = tables.table_1(evaluation_of(rows, ["servo"]), "")
   assert row_of(table, "servo (ours)") == [
     "servo (ours)",
-    blocks.Stacked("20.0 %", ("N = 100",)),
-    blocks.Stacked("25.0 %", ("14 to 40 %", "N = 40")),
-    blocks.Stacked("10.0 %", ("N = 40",)),
-    blocks.Stacked("100.0 %", ("91 to 100 %", "N = 40")),
-    blocks.Stacked("17.5 %", ("N = 80",)),
-    blocks.Stacked("60.0 %", ("49 to 70 %", "N = 80")),
-    blocks.Stacked("17.5 %", ("N = 120",)),
-    blocks.Stacked("40.0 %", ("32 to 49 %", "N = 120")),
-    blocks.Stacked("1 of 4", ("after 29",)),
+    pages.Stacked("20.0 %", ("N = 100",)),
+    pages.Stacked("25.0 %", ("14 to 40 %", "N = 40")),
+    pages.Stacked("10.0 %", ("N = 40",)),
+    pages.Stacked("100.0 %", ("91 to 100 %", "N = 40")),
+    pages.Stacked("17.5 %", ("N = 80",)),
+    pages.Stacked("60.0 %", ("49 to 70 %", "N = 80")),
+    pages.Stacked("17.5 %", ("N = 120",)),
+    pages.Stacked("40.0 %", ("32 to 49 %", "N = 120")),
+    pages.Stacked("1 of 4", ("after 29",)),
   ]
   assert row_of(table, "open loop")[:3] == [
-    "open loop", blocks.Stacked("43.0 %", ("N = 100",)), "not run",
+    "open loop", pages.Stacked("43.0 %", ("N = 100",)), "not run",
   ]  # fmt: skip
   assert not [row for row in table.rows if row[0] == policy_names.label("oracle")]
   assert table.strong == [4]
   assert sum(columns for _, columns in table.groups) == len(table.header)
-  assert evaluation_sections.FIRST == protocols.FIRST
-  assert "50 bins of 4 attempts with 6 objects with replacement" in table.caption
+  assert tables.FIRST == protocols.FIRST
+  bins = content.grasping(evaluation_of(rows, ["servo"]))["bins"]
+  assert bins[0] == "50 bins of 4 attempts with 6 objects with replacement"
 
 
 def test_an_exported_policy_stands_in_for_the_servo(make_row):
@@ -116,7 +108,7 @@ def test_an_exported_policy_stands_in_for_the_servo(make_row):
     for i in range(40)
   ]
   evaluation = evaluation_of(rows, ["random", "exported", "oracle"])
-  table = evaluation_sections.table_1(evaluation)
+  table = tables.table_1(evaluation, "")
   found = row_of(table, "exported servo (ours)")
   assert [cell.top for cell in found[1:3]] == ["20.0 %", "25.0 %"]
   assert not [row for row in table.rows if row[0] == "servo (ours)"]
@@ -128,7 +120,7 @@ def test_an_exported_policy_stands_in_for_the_servo(make_row):
   assert said[1].startswith("Against random") and said[1].endswith("it grasps better.")
 
 
-def test_an_object_counts_for_each_of_its_properties(make_row, tmp_path):
+def test_an_object_counts_for_each_of_its_properties(make_row):
   rows = [
     make_row("servo", True, target_properties=["rigid", "flat"]),
     make_row("servo", False, target_properties=["rigid"]),
@@ -136,20 +128,19 @@ def test_an_object_counts_for_each_of_its_properties(make_row, tmp_path):
     make_row("servo", False, target="", target_properties=[], target_family=""),
   ]
   assert breakdown_lib.by_property(rows) == {
-    "rigid": {"servo": Rate(2, 1)},
-    "flat": {"servo": Rate(1, 1)},
-    "soft": {"random": Rate(1, 1)},
+    "rigid": {"servo": statistics.rate(1, 2)},
+    "flat": {"servo": statistics.rate(1, 1)},
+    "soft": {"random": statistics.rate(1, 1)},
   }
   assert breakdown_lib.by_field(rows, "target_family") == {
-    "box": {"servo": Rate(2, 1), "random": Rate(1, 1)}
+    "box": {"servo": statistics.rate(1, 2), "random": statistics.rate(1, 1)}
   }
   evaluation = evaluation_of(rows, ["random", "servo"])
-  section = evaluation_sections.sections(evaluation, tmp_path)[1:]
-  table, absent = section[0].parts[:2]
-  assert row_of(table, "rigid") == [
-    "rigid", "", blocks.Stacked("50.0 %", ("9 to 91 %", "N = 2")),
+  found = content.grasping(evaluation)
+  assert row_of(found["by_property"], "rigid") == [
+    "rigid", "", pages.Stacked("50.0 %", ("9 to 91 %", "N = 2")),
   ]  # fmt: skip
-  assert "heavy or light or large" in absent.text
+  assert found["absent_properties"][:3] == ["heavy", "light", "large"]
 
 
 def test_policies_in_the_same_bins_are_compared_in_words(make_row):
@@ -161,12 +152,7 @@ def test_policies_in_the_same_bins_are_compared_in_words(make_row):
   for row in rows[:80:8]:  # so that the servo is not everywhere alike
     row["success"] = False
   evaluation = evaluation_of(rows, ["open_loop", "servo", "servo:no_raise"])
-  bullets = [
-    part
-    for part in evaluation_sections._all_policies(evaluation)
-    if isinstance(part, blocks.Bullets)
-  ]
-  worse, better = bullets[0].items
+  worse, better = content.grasping(evaluation)["beside_ours"]
   assert worse.startswith("Open loop: -38 points") and "worse, with repl" in worse
   assert better.startswith("Servo, never raising: +12 points") and "better" in better
 
@@ -196,7 +182,7 @@ def test_curves_begin_where_nothing_is_changed(make_row):
   curves = breakdown_lib.curves(cells, "with_replacement", usual_steps=5)
 
   def shares(name, policy):
-    return [(amount, rate.rate) for amount, rate in curves[name][policy]]
+    return [(amount, rate["rate"]) for amount, rate in curves[name][policy]]
 
   assert shares("camera_shift", "servo") == [(0, 0.75), (0.05, 0.25), (0.1, 0.5)]
   assert shares("camera_shift", "open_loop") == [(0.05, 0.25)]
@@ -207,32 +193,30 @@ def test_curves_begin_where_nothing_is_changed(make_row):
 
 
 def test_networks_are_ordered_by_the_data_they_learned_from():
-  rates = {
-    "servo@10240": Rate(4, 3), "servo@900": Rate(4, 1), "servo@no_pregrasp": Rate(4, 2),
-    "servo": Rate(4, 4),
-  }  # fmt: skip
-  assert breakdown_lib.by_data(rates) == [(900, Rate(4, 1)), (10240, Rate(4, 3))]
+  hits = {"servo@10240": 3, "servo@900": 1, "servo@no_pregrasp": 2, "servo": 4}
+  rates = {name: statistics.rate(k, 4) for name, k in hits.items()}
+  found = breakdown_lib.by_data(rates)
+  assert [(amount, rate["successes"]) for amount, rate in found] == [
+    (900, 1),
+    (10240, 3),
+  ]
 
 
-def test_every_cell_of_a_sweep_is_in_its_table(make_row, tmp_path):
+def test_every_cell_of_a_sweep_is_in_its_table(make_row):
   cells = cells_of(
     make_row,
     {("servo", ""): 3, ("servo", "camera_turn=0.087"): 1, ("servo@900", ""): 2},
   )
   settings = {"num_steps": 5, "with_replacement": {"repetitions": 4}}
   found = evaluated_lib.Sweep(settings, {}, {}, cells)
-  section = robustness_section.robustness(
-    evaluated_lib.Evaluated(tmp_path, None, found)
-  )
-  details = [part for part in section.parts if isinstance(part, blocks.Details)]
-  ((table,),) = [part.parts for part in details]
-  assert [(row[0].top, row[1].top) for row in table.rows] == [
+  shown = content.robustness(found)
+  assert [(row[0].top, row[1].top) for row in shown["conditions"].rows] == [
     ("nothing changed", "75.0 %"),
     ("camera carried round the bin: 5 degrees", "25.0 %"),
   ]
-  assert [row[2] for row in table.rows][1] == ""
-  legend = [part for part in section.parts if isinstance(part, blocks.Legend)]
-  assert [label for label, _, _ in legend[0].items] == ["servo (ours)"]
+  assert [row[2] for row in shown["conditions"].rows][1] == ""
+  assert [label for label, _, _ in shown["legend"]] == ["servo (ours)"]
+  assert len(shown["robustness"]) == 1
 
 
 def test_only_decisions_to_close_are_held_against_outcomes(make_row):
@@ -254,15 +238,15 @@ def test_only_decisions_to_close_are_held_against_outcomes(make_row):
     2: (0.7, 1),
   }
   assert means[1].half == pytest.approx(1.96 * 0.05)  # of 0.1 and 0.2: sd / sqrt(2)
-  section = behaviour_sections.predictor(evaluation_of(rows, ["servo", "open_loop"]))
-  assert "Of 3 attempts the servo ended 2 by deciding to close" in section.parts[0].text
-  assert "success in 55 % of them on average, and 1 succeeded" in section.parts[0].text
+  shown = content.predictor(evaluation_of(rows, ["servo", "open_loop"]))
+  assert shown["table"].rows[1][:3] == ["2", pages.Stacked("1.00", ("± 0.00", "N = 1")),
+    pages.Stacked("0.70", ("± 0.00", "N = 1"))]  # fmt: skip
 
 
 def test_a_policy_that_predicts_nothing_has_no_such_section(make_row):
   evaluation = evaluation_of([make_row("random", True)], ["random"])
-  assert behaviour_sections.predictor(evaluation) is None
-  assert behaviour_sections.soft_and_hard(evaluation) is None
+  assert content.predictor(evaluation) is None
+  assert content.grasps(evaluation) is None
 
 
 def test_grasps_are_of_the_object_that_was_nearest(make_row):
@@ -279,97 +263,19 @@ def test_grasps_are_of_the_object_that_was_nearest(make_row):
   assert found.rigid.tolist() == [0.002, 0.012]
   assert found.soft.tolist() == [0.044]
   assert found.soft_attempts == 2
-  section = behaviour_sections.soft_and_hard(evaluation_of(rows, ["servo"]))
-  words = section.parts[0].text
-  assert "Of 2 rigid objects 1 were within 1 cm" in words
+  rigid, soft = content.grasps(evaluation_of(rows, ["servo"]))["said"]
+  assert "Of 2 rigid objects 1 were within 1 cm" in rigid
   assert (
-    "Of 1 soft objects 0 were within 1 cm of the fingers' middle and 1 more" in words
+    "Of 1 soft objects 0 were within 1 cm of the fingers' middle and 1 more" in soft
   )
-  assert "no claim is made" in words
 
 
-@pytest.mark.parametrize(
-  ("soft", "expected"),
-  [
-    (0, "never closed nearest to a soft object"),
-    (2, "in 2 attempts and picked up none"),
-  ],
-)
-def test_without_soft_grasps_nothing_is_said_of_figure_9(make_row, soft, expected):
+@pytest.mark.parametrize("soft", [0, 2])
+def test_without_soft_grasps_nothing_is_said_of_figure_9(make_row, soft):
   rows = [make_row("servo", True)]
   rows += [make_row("servo", False, target_properties=["soft"])] * soft
-  section = behaviour_sections.soft_and_hard(evaluation_of(rows, ["servo"]))
-  assert len(section.parts) == 1
-  assert expected in section.parts[0].text
-
-
-# --- commands -----------------------------------------------------------------------
-
-
-def flags_of(command):
-  return dict(
-    word.removeprefix("--").split("=", 1)
-    for word in command.replace("\\\n", " ").split()
-    if word.startswith("--")
-  )
-
-
-def test_the_command_of_an_evaluation_makes_its_settings_again(tmp_path, make_row):
-  rows = [make_row("servo:no_raise", True), make_row("open_loop", True)]
-  evaluation = evaluation_of(
-    rows, ["open_loop", "servo:no_raise", "servo@900", "exported"], seed=5
-  )
-  evaluation.settings["with_replacement"]["repetitions"] = 3
-  (tmp_path / "train" / "checkpoints").mkdir(parents=True)
-  found = flags_of(commands_lib.evaluate(tmp_path, evaluation))
-  assert found == {
-    "checkpoint": str(tmp_path / "train" / "checkpoints"),
-    "open_loop": "FOLDER",
-    "checkpoints": "900=FOLDER",
-    "exported": "FILE",
-    "workdir": str(tmp_path / "evaluate"),
-    "policies": "open_loop,servo:no_raise,servo@900,exported",
-    "config.evaluate.seed": "5",
-    "config.evaluate.with_replacement.repetitions": "3",
-  }
-
-
-def test_the_command_of_a_sweep_makes_its_settings_again(tmp_path, make_row):
-  """The flags, put over the config, give the settings that were recorded."""
-  config = demo_config.get_config()
-  config.evaluate.num_steps = 7
-  config.sweep.with_replacement.repetitions = 9
-  config.servo.initial_std = (0.1, 0.1, 0.5)
-  section = {**config.evaluate, **sweep._replaced(config.sweep)}
-  settings = evaluate.build_config(section).deciding()
-  cells = cells_of(make_row, {("servo", ""): 1, ("servo", "push=0.2"): 1})
-  specs = {
-    "servo": {
-      "version": "v",
-      "servo": json.loads(cli.to_json(config.servo.to_dict())),
-    }
-  }
-  found = evaluated_lib.Sweep(settings, specs, {"frame_size": 72}, cells)
-  command = flags_of(commands_lib.sweep(tmp_path, found).replace("'", ""))
-  assert command["conditions"] == "push=0.2"
-  again = demo_config.get_config()
-  for name, text in command.items():
-    if name.startswith("config."):
-      *path, last = name.split(".")[1:]
-      node = again
-      for part in path:
-        node = node[part]
-      node[last] = ast.literal_eval(text)
-  assert again.servo == config.servo
-  section = {**again.evaluate, **sweep._replaced(again.sweep)}
-  assert evaluate.build_config(section).deciding() == settings
-
-
-def test_the_config_of_large_frames_is_named(tmp_path, make_row):
-  evaluation = evaluation_of([make_row("random", True)], ["random"])
-  evaluation.cell["frame_size"] = 512
-  found = flags_of(commands_lib.evaluate(tmp_path, evaluation))
-  assert found["config"] == "experiments/configs/levine2016.py"
+  shown = content.grasps(evaluation_of(rows, ["servo"]))
+  assert shown == {"attempts": soft, "said": [], "drawing": ""}
 
 
 # --- names --------------------------------------------------------------------------
