@@ -27,6 +27,8 @@ class Batch(TypedDict):
   image: np.ndarray  # uint8[B, S, S, 3] RGB, cropped and coloured as its pregrasp.
   command: np.ndarray  # float32[B, 5]: p_T - p_t, robot base frame, metres.
   success: np.ndarray  # float32[B]: the label, 0 or 1.
+  pose: np.ndarray  # float32[B, 4]: measured at the step, robot base frame.
+  crop_offset: np.ndarray  # float32[B, 2]: (row, column) from the middle crop, pixels.
   step: np.ndarray  # int32[B]: t = 1..T.
   num_steps: np.ndarray  # int32[B]: T.
   distance: np.ndarray  # float32[B]: |(dx, dy, dz)| of the command, metres.
@@ -101,11 +103,18 @@ class Assembler:
     samples = self.samples
     command = samples.command[used]
     command[is_mirrored] = transforms.mirror_command(command[is_mirrored])
+    pose = samples.pose[used]
+    pose[is_mirrored] *= np.array([1, -1, 1, -1], np.float32)
+    middle = transforms.centre_offsets(count, self.frame_size, size)
+    crop_offset = (offsets - middle).astype(np.float32)
+    crop_offset[is_mirrored, 1] *= -1
     return Batch(
       pregrasp_image=images[0],
       image=images[1],
       command=command,
       success=samples.success[used],
+      pose=pose,
+      crop_offset=crop_offset,
       step=samples.step[used],
       num_steps=samples.num_steps[used],
       distance=samples.distance[used],

@@ -22,6 +22,7 @@ class Samples:
     num_steps: int32[N], T of the attempt.
     command: float32[N, 5], p_T - p_t as (dx, dy, dz, sin dyaw, cos dyaw), robot base
       frame, metres.
+    pose: float32[N, 4], measured pose at the step, robot base frame, m and rad.
     distance: float32[N], |(dx, dy, dz)|, metres.
     success: float32[N], label of the attempt, 0 or 1.
   """
@@ -30,6 +31,7 @@ class Samples:
   step: np.ndarray
   num_steps: np.ndarray
   command: np.ndarray
+  pose: np.ndarray
   distance: np.ndarray
   success: np.ndarray
 
@@ -58,6 +60,7 @@ def samples_of(attempts: source.Attempts) -> Samples:
     step=step.astype(np.int32),
     num_steps=num_steps[attempt].astype(np.int32),
     command=command.astype(np.float32),
+    pose=attempts.poses.astype(np.float32),
     distance=np.linalg.norm(delta[:, :3], axis=1).astype(np.float32),
     success=attempts.success[attempt].astype(np.float32),
   )

@@ -45,6 +45,9 @@ def build_predictor(config: network.NetworkConfig) -> network.Predictor:
   `score` only. The rest is that of `network.build_predictor`.
   """
 
+  if config.architecture != "figure4":
+    return _plain(config)
+
   def folded(params, batch_stats):
     if "command_share" in params:
       return params
@@ -60,6 +63,26 @@ def build_predictor(config: network.NetworkConfig) -> network.Predictor:
   return plain._replace(encode=encode_fn, score=score_fn)
 
 
+def _plain(config: network.NetworkConfig) -> network.Predictor:
+  """The network as it was trained; takes what `prepare` returned, too."""
+  plain = network.build_predictor(config)
+
+  def encode_fn(params, batch_stats, images):
+    params, batch_stats = _unpacked(params, batch_stats)
+    return plain.encode(params, batch_stats, images)
+
+  def score_fn(params, batch_stats, features, commands):
+    params, batch_stats = _unpacked(params, batch_stats)
+    return plain.score(params, batch_stats, features, commands)
+
+  return plain._replace(encode=encode_fn, score=score_fn)
+
+
+def _unpacked(params: Any, batch_stats: Any) -> tuple[Any, Any]:
+  packed = "batch_stats" in params
+  return (params["params"], params["batch_stats"]) if packed else (params, batch_stats)
+
+
 def prepare(
   params: network.ArrayTree,
   batch_stats: network.ArrayTree,
@@ -72,7 +95,8 @@ def prepare(
     config: the definition.
 
   Returns:
-    A nested dict of float32 arrays. Layers are {'kernel', 'bias'}. K is the number of
+    A nested dict of float32 arrays. Other architectures than `figure4` have no faster
+    form: {'params', 'batch_stats'} as they are. Layers are {'kernel', 'bias'}. K is the number of
     ways in which the kernel of the first command convolution meets the map along one
     axis: inside, or sticking out at either end.
 
@@ -82,6 +106,8 @@ def prepare(
         it adds after the first command convolution
       dense, logit: of dense layers
   """
+  if config.architecture != "figure4":
+    return {"params": params, "batch_stats": batch_stats}
 
   def folded(name: str) -> dict[str, chex.Array]:
     layer, norm = params[name], params[name]["batch_norm"]

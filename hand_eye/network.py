@@ -1,6 +1,6 @@
 """The grasp predictor of Section 4.1 and Figure 4, as `presets` defines it.
 
-This is the only file that imports flax. It gives the rest of the project a `Predictor`:
+This file and `glimpse` alone import flax. It gives the rest of the project a `Predictor`:
 plain functions on plain nested dicts, with the batch statistics passed as data. The
 network has two halves, so that a servo decision encodes its images once and scores any
 number of commands on the result:
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hand_eye.glimpse import GlimpseNetwork
 from hand_eye.presets import (
   COMMAND_SIZE,
   IMAGE_CHANNELS,
@@ -71,8 +72,12 @@ class Predictor(NamedTuple):
       batch_stats)`. With `train=True` activations are normalised by the statistics of
       this batch and the running ones advance; with `train=False` they are used, and
       returned unchanged.
-    encode: `(params, batch_stats, images) -> features [B, h, w, C]`. For inference.
-    score: `(params, batch_stats, features [B, h, w, C], commands [N, 5]) -> logits
+    apply_with_auxiliary: `(params, batch_stats, images, commands, pose [B, 4],
+      crop_offset [B, 2]) -> (logits [B], auxiliary loss [B], batch_stats)`, a forward
+      pass of training; None where the architecture has no auxiliary targets.
+    encode: `(params, batch_stats, images) -> features`, for inference: [B, h, w, C], or
+      a dict of arrays [B, ...].
+    score: `(params, batch_stats, features of B, commands [N, 5]) -> logits
       [N]`, with B = N, or B = 1 to score N commands on one image pair. For inference.
     intermediates: `(params, batch_stats, images, commands) -> dict` of the activations
       after each stage, by name. For inspection.
@@ -81,14 +86,16 @@ class Predictor(NamedTuple):
   config: NetworkConfig
   init: Callable[[chex.PRNGKey], tuple[ArrayTree, ArrayTree]]
   apply: Callable[..., tuple[chex.Array, ArrayTree]]
-  encode: Callable[[ArrayTree, ArrayTree, chex.Array], chex.Array]
-  score: Callable[[ArrayTree, ArrayTree, chex.Array, chex.Array], chex.Array]
+  encode: Callable[[ArrayTree, ArrayTree, chex.Array], Any]
+  score: Callable[[ArrayTree, ArrayTree, Any, chex.Array], chex.Array]
   intermediates: Callable[..., dict[str, chex.Array]]
+  apply_with_auxiliary: Callable[..., tuple[chex.Array, chex.Array, ArrayTree]] | None
 
 
 def build_predictor(config: NetworkConfig) -> Predictor:
   """Builds the predictor that `config` defines. Nothing is computed yet."""
-  module = GraspNetwork(config)
+  has_auxiliary = config.architecture == "glimpse"
+  module = GlimpseNetwork(config) if has_auxiliary else GraspNetwork(config)
 
   def first_weights(key):
     images = jnp.zeros((1, config.crop_size, config.crop_size, IMAGE_CHANNELS))
@@ -112,6 +119,21 @@ def build_predictor(config: NetworkConfig) -> Predictor:
     )
     return logits, updates["batch_stats"]
 
+  def apply_with_auxiliary(
+    params, batch_stats, images, commands, pose, crop_offset
+  ):
+    variables = {"params": params, "batch_stats": batch_stats}
+    (logits, loss), updates = module.apply(
+      variables,
+      images,
+      commands,
+      pose,
+      crop_offset,
+      mutable=["batch_stats"],
+      method="with_auxiliary",
+    )
+    return logits, loss, updates["batch_stats"]
+
   def encode(params, batch_stats, images):
     variables = {"params": params, "batch_stats": batch_stats}
     return module.apply(variables, images, train=False, method="encode")
@@ -127,7 +149,15 @@ def build_predictor(config: NetworkConfig) -> Predictor:
     )
     return {name: values[0] for name, values in sown["intermediates"].items()}
 
-  return Predictor(config, init, apply, encode, score, intermediates)
+  return Predictor(
+    config,
+    init,
+    apply,
+    encode,
+    score,
+    intermediates,
+    apply_with_auxiliary if has_auxiliary else None,
+  )
 
 
 def jit_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

@@ -16,6 +16,10 @@ COMMAND_SIZE = 5
 INITIALIZERS = ("truncated_normal", "he_normal")
 STEM_FORMS = ("direct", "space_to_depth")
 _DTYPES = ("float32", "bfloat16")
+ARCHITECTURES = ("figure4", "glimpse")
+
+# Middle of the workspace, robot base frame, metres: from where `glimpse` counts.
+BIN_CENTRE = (0.56, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,10 @@ class NetworkConfig:
 
   Attributes:
     name: the preset that this configuration started from.
+    architecture: `figure4`, or `glimpse` (`hand_eye.glimpse`), which looks where the
+      command leads. That one reads frame and crop size, channels, stem_kernel,
+      stem_stride, image_convs, image_kernel, image_pool, dense_units and what follows
+      them here, and ignores the rest.
     frame_size: side of the camera frames as recorded, in pixels.
     crop_size: side of the square crop that the network sees, in pixels.
     channels: output channels of every convolution.
@@ -51,6 +59,10 @@ class NetworkConfig:
     dtype: of the computation, `float32` or `bfloat16`. Parameters, batch statistics and
       logits are float32 with both.
     stem_form: how the stem's convolution is computed, `direct` or `space_to_depth`.
+    glimpse_points: side of the grid of places that a glimpse reads.
+    glimpse_reach: from its middle to its edge, metres.
+    yaw_points, yaw_reach: the same of what the yaw is read from; as a share of half the
+      image.
       Both are the same function of the same parameters, but for rounding; see
       `space_to_depth_conv`.
     pregrasp: whether the pregrasp image is looked at. Without it, the network sees grey
@@ -80,6 +92,11 @@ class NetworkConfig:
   dtype: str = "float32"
   stem_form: str = "direct"
   pregrasp: bool = True
+  architecture: str = "figure4"
+  glimpse_points: int = 9
+  glimpse_reach: float = 0.07
+  yaw_points: int = 10
+  yaw_reach: float = 0.3
 
   def __post_init__(self):
     # A configuration read from JSON brings a list, which would not hash.
@@ -93,6 +110,7 @@ class NetworkConfig:
       ("initializer", INITIALIZERS),
       ("dtype", _DTYPES),
       ("stem_form", STEM_FORMS),
+      ("architecture", ARCHITECTURES),
     ):
       value = getattr(self, name)
       if value not in known:
@@ -125,6 +143,19 @@ PRESETS: Mapping[str, NetworkConfig] = {
     image_pool=2,
     command_convs=3,
     final_convs=1,
+    initializer="he_normal",
+  ),
+  # Learns where commands lead; ahead of `small` from ten thousand attempts on.
+  "glimpse": NetworkConfig(
+    name="glimpse",
+    architecture="glimpse",
+    frame_size=72,
+    crop_size=64,
+    channels=32,
+    stem_kernel=5,
+    image_convs=3,
+    image_kernel=3,
+    image_pool=2,
     initializer="he_normal",
   ),
 }

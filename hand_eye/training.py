@@ -33,12 +33,18 @@ class Batch:
   command: [B, 5] float32, from the pose of step t to the one where the gripper closed;
     robot base frame, (dx, dy, dz) metres, (sin, cos) of the change in yaw.
   success: [B] float32, 1 if the attempt grasped something, else 0.
+  pose: [B, 4] float32 measured pose at step t, and
+  crop_offset: [B, 2] float32 (row, column) of the crop from the frame's middle one,
+    pixels: targets of architectures with an auxiliary loss, never inputs of a network;
+    None for those without.
   """
 
   pregrasp_image: chex.Array
   image: chex.Array
   command: chex.Array
   success: chex.Array
+  pose: chex.Array | None = None
+  crop_offset: chex.Array | None = None
 
 
 @chex.dataclass(frozen=True)
@@ -67,12 +73,14 @@ class TrainMetrics:
 
   sums: `losses.MetricSums` of the batch, before the update.
   gradient_norm: [] global norm of the gradient, before clipping.
+  auxiliary: [] mean of the auxiliary loss; 0 without one.
   finite: [] bool, whether loss and gradient are. If not, the state that the step
     returned is worthless: stop, and go back to a checkpoint.
   """
 
   sums: losses.MetricSums
   gradient_norm: chex.Array
+  auxiliary: chex.Array
   finite: chex.Array
 
 
@@ -226,6 +234,8 @@ def make_train_step(
   ema_decay: float = 0.999,
   mesh: jax.sharding.Mesh | None = None,
   batch_norm: str = "global",
+  auxiliary_weight: float = 1.0,
+  auxiliary_steps: int = 0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, TrainMetrics]]:
   """Builds the compiled step of training.
 
@@ -239,6 +249,8 @@ def make_train_step(
       so that the number of devices changes nothing, or those of its share
       `per_device`, which saves a sum over all devices a layer; the running ones are
       then the mean over devices.
+    auxiliary_weight: factor of the auxiliary loss, of architectures that have one.
+    auxiliary_steps: first steps, which learn the auxiliary targets alone.
 
   Returns:
     `(state, batch) -> (state, TrainMetrics)`. The state given is donated: use the new
@@ -250,27 +262,42 @@ def make_train_step(
   mesh = mesh or make_mesh()
   check_batch_norm(batch_norm)
 
-  def differentiate(params, batch_stats, batch):
-    """Returns the gradient, and of the forward pass (loss, logits, batch_stats)."""
+  def forward(params, batch_stats, batch):
+    images = stack_images(batch)
+    if predictor.apply_with_auxiliary is None:
+      logits, new_stats = predictor.apply(
+        params, batch_stats, images, batch.command, train=True
+      )
+      return logits, jnp.zeros(()), new_stats
+    if batch.pose is None or batch.crop_offset is None:
+      raise ValueError(
+        f"the architecture {predictor.config.architecture!r} has auxiliary targets, but"
+        " the batch has no pose or no crop_offset."
+      )
+    logits, auxiliary, new_stats = predictor.apply_with_auxiliary(
+      params, batch_stats, images, batch.command, batch.pose, batch.crop_offset
+    )
+    return logits, jnp.mean(auxiliary), new_stats
+
+  def differentiate(params, batch_stats, batch, step):
+    """Returns the gradient, and ((loss, auxiliary), logits, batch_stats)."""
 
     def loss_fn(params):
-      logits, new_stats = predictor.apply(
-        params, batch_stats, stack_images(batch), batch.command, train=True
-      )
+      logits, auxiliary, new_stats = forward(params, batch_stats, batch)
       loss = jnp.mean(losses.cross_entropy(logits, batch.success))
-      return loss, (logits, new_stats)
+      counts = jnp.where(step < auxiliary_steps, 0.0, 1.0)
+      total = counts * loss + auxiliary_weight * auxiliary
+      return total, ((loss, auxiliary), logits, new_stats)
 
-    (loss, (logits, new_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-      params
-    )
-    return gradient, (loss, logits, new_stats)
+    (_, made), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return gradient, made
 
   if batch_norm == "per_device":
     differentiate = _on_each_device(differentiate, mesh)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, TrainMetrics]:
-    gradient, (loss, logits, batch_stats) = differentiate(
-      state.params, state.batch_stats, batch
+    gradient, ((loss, auxiliary), logits, batch_stats) = differentiate(
+      state.params, state.batch_stats, batch, state.step
     )
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -289,6 +316,7 @@ def make_train_step(
     metrics = TrainMetrics(
       sums=losses.metric_sums(logits, batch.success),
       gradient_norm=gradient_norm,
+      auxiliary=auxiliary,
       finite=jnp.isfinite(loss) & jnp.isfinite(gradient_norm),
     )
     return new_state, metrics
@@ -314,15 +342,17 @@ def _on_each_device(differentiate: Callable, mesh: jax.sharding.Mesh) -> Callabl
     jax.sharding.PartitionSpec(DATA_AXIS),
   )
 
-  def local(params, batch_stats, batch):
-    gradient, (loss, logits, new_stats) = differentiate(params, batch_stats, batch)
+  def local(params, batch_stats, batch, step):
+    gradient, (loss, logits, new_stats) = differentiate(
+      params, batch_stats, batch, step
+    )
     mean = jax.lax.pmean((gradient, loss, new_stats), DATA_AXIS)
     return mean[0], (mean[1], logits, mean[2])
 
   return jax.shard_map(
     local,
     mesh=mesh,
-    in_specs=(everywhere, everywhere, split),
+    in_specs=(everywhere, everywhere, split, everywhere),
     out_specs=(everywhere, (everywhere, split, everywhere)),
     check_vma=False,  # Else the gradient of what is everywhere is summed for us.
   )

@@ -23,7 +23,7 @@ FORBIDDEN = {
 }
 # TensorFlow is never needed, and its import alone takes seconds.
 NOWHERE = {"tensorflow", "clu"}
-FLAX_FILE = "hand_eye/network.py"
+FLAX_FILES = ("hand_eye/network.py", "hand_eye/glimpse.py")
 
 # Written in pieces, so that this file does not name what it forbids.
 _PLACES = re.compile(
@@ -58,7 +58,7 @@ def violations(path: str, source: str) -> list[str]:
   forbidden = FORBIDDEN[package] | NOWHERE
   tops = {name.split(".")[0] for name in imports(source)}
   found = sorted(tops & forbidden)
-  if "flax" in tops and path != FLAX_FILE:
+  if "flax" in tops and path not in FLAX_FILES:
     found.append("flax")
   return sorted(set(found))
 

@@ -124,6 +124,8 @@ class Fit:
       ema_decay=settings.ema_decay,
       mesh=mesh,
       batch_norm=settings.batch_norm,
+      auxiliary_weight=settings.auxiliary_weight,
+      auxiliary_steps=settings.auxiliary_steps,
     )
     held_out_frames = self._inputs.load_frames(self._held_out_set, settings.cache_bytes)
     evaluate = held_out_evaluation.make_evaluator(

@@ -113,6 +113,7 @@ class Meter:
         name: None if math.isnan(figures[name]) else figures[name]
         for name in ("loss", "accuracy", "auc", "positive_rate")
       },
+      "auxiliary": float(np.mean([one.auxiliary for one in metrics])),
       "gradient_norm": float(np.mean([one.gradient_norm for one in metrics])),
       "samples_per_second": len(metrics) * self._settings.batch_size / seconds,
       "wait_share": min(1.0, self._waited / seconds),

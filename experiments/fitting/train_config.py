@@ -31,6 +31,8 @@ class TrainConfig:
     batch_norm: 'global': with the statistics of the whole batch, so that the number of
       devices changes nothing; 'per_device': each with those of its share, which saves
       a sum over all devices a layer.
+    auxiliary_weight: of the auxiliary loss, for architectures that have one.
+    auxiliary_steps: first steps, which learn the auxiliary targets alone.
     save_every: steps between checkpoints besides those of evaluations; 0: none. What a
       machine that dies without a word can lose.
   """
@@ -48,6 +50,8 @@ class TrainConfig:
   seed: int
   batch_norm: str = "global"
   save_every: int = 0
+  auxiliary_weight: float = 1.0
+  auxiliary_steps: int = 0
 
   def __post_init__(self) -> None:
     training.check_batch_norm(self.batch_norm)

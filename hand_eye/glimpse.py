@@ -1,0 +1,263 @@
+"""A grasp predictor that learns where in the image a command leads, and looks there.
+
+Figure 4 adds the command to every place of the feature map, and leaves it to the later
+convolutions to find out which place it means. With tens of thousands of attempts
+instead of 800,000 that is the hard part: given the true place, success is learned from
+ten thousand attempts. This network has the place built in, and learns it from the
+robot's own motions, without a calibration:
+
+  keypoint   attention over the feature map finds the gripper in the image: k
+  yaw        read from the features around k alone, so that k must be the gripper
+  camera     an affine map of the fleet, learned: metres = A k + b height + c
+  landing    where the gripper will be seen after the command: k + A^-1 (dx, dy) + ...
+  glimpse    features on a grid around the landing, turned with the gripper -> logit
+
+The measured pose is an auxiliary target of training for keypoint, yaw and camera. It is
+never an input: the network sees two images and a command. Each camera may differ from
+the fleet's, as k is seen, not computed; what a wrong A costs shrinks with the command,
+and the servo looks again after every motion.
+
+The gripper looks the same after half a turn. So yaw is predicted as (sin 2 yaw,
+cos 2 yaw), and the glimpse is read in both directions.
+"""
+
+from collections.abc import Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hand_eye import presets
+
+# The unit of lengths inside the network, metres.
+_LENGTH = 0.1
+# Smallest |det A| that is inverted: the map starts near zero.
+_LEAST_DETERMINANT = 0.02
+
+_he = nn.initializers.he_normal()
+
+
+class GlimpseNetwork(nn.Module):
+  """See the module. Image coordinates are (column, row), -1 to 1 over the crop."""
+
+  config: presets.NetworkConfig
+
+  def setup(self):
+    c = self.config
+    conv = lambda kernel, **options: _ConvBlock(c, kernel, **options)  # noqa: E731
+    self.stem_block = conv(c.stem_kernel, stride=c.stem_stride)
+    self.gripper_blocks = [conv(c.image_kernel) for _ in range(c.image_convs)]
+    self.attention = nn.Conv(1, (1, 1), dtype=c.dtype)
+    self.yaw_block = conv(3)
+    self.yaw_dense = nn.Dense(64, kernel_init=_he)
+    self.yaw = nn.Dense(2)
+    normal, zeros = nn.initializers.normal(0.1), nn.initializers.zeros
+    self.camera = self.param("camera", normal, (2, 2))
+    self.camera_height = self.param("camera_height", zeros, (2,))
+    self.camera_origin = self.param("camera_origin", zeros, (2,))
+    # From where the keypoint settles to between the fingertips.
+    self.image_offset = self.param("image_offset", zeros, (2,))
+    self.grid_offset = self.param("grid_offset", zeros, (2,))
+    # Without batch norm: CEM's candidates are no batch like those of training.
+    self.glimpse_blocks = [
+      conv(3, padding="VALID", batch_norm=False) for _ in range(2)
+    ]
+    self.dense_layers = [nn.Dense(units, kernel_init=_he) for units in c.dense_units]
+    self.logit = nn.Dense(1, kernel_init=zeros)
+
+  def encode(self, images: chex.Array, *, train: bool) -> dict[str, chex.Array]:
+    """Finds the gripper.
+
+    Args:
+      images: [B, S, S, 6], see `network.Predictor`.
+      train: whether batch norm uses the statistics of the batch.
+
+    Returns:
+      map [B, h, w, C]: features; keypoint [B, 2]: the gripper, image coordinates;
+      yaw [B, 2]: (sin, cos) of twice its yaw, not normalised.
+    """
+    c = self.config
+    shape = (None, c.crop_size, c.crop_size, presets.IMAGE_CHANNELS)
+    chex.assert_shape(images, shape)
+    x = (images.astype(jnp.float32) / 127.5 - 1.0).astype(c.dtype)
+    if not c.pregrasp:
+      x = x.at[..., : presets.IMAGE_CHANNELS // 2].set(0)
+    features = self.stem_block(x, train=train)
+    x = _max_pool(features, c.image_pool)
+    for block in self.gripper_blocks:
+      x = block(x, train=train)
+    batch, height, width, _ = x.shape
+    attention = self.attention(x).astype(jnp.float32).reshape(batch, height * width)
+    keypoint = jax.nn.softmax(attention) @ _places(height, width)
+
+    # Fixed to the image, about as far around as the gripper is wide.
+    square = _grid(c.yaw_points, c.yaw_reach)
+    around = sample(features, keypoint[:, None] + square)
+    around = around.reshape(batch, c.yaw_points, c.yaw_points, -1)
+    around = _max_pool(self.yaw_block(around, train=train), 2).reshape(batch, -1)
+    yaw = self.yaw(nn.relu(self.yaw_dense(around))).astype(jnp.float32)
+    return {"map": features, "keypoint": keypoint, "yaw": yaw}
+
+  def score(
+    self, features: Mapping[str, chex.Array], commands: chex.Array, *, train: bool
+  ) -> chex.Array:
+    """Features of `encode` [B|1, ...] and commands [N, 5] -> logits [N]."""
+    c = self.config
+    chex.assert_shape(commands, (None, presets.COMMAND_SIZE))
+    to_image = _inverse(self.camera)
+    motion = commands[:, :3] / _LENGTH
+    landing = (
+      features["keypoint"]
+      + self.image_offset
+      + (motion[:, :2] - motion[:, 2:] * self.camera_height) @ to_image.T
+    )
+    twice = features["yaw"]
+    yaw = 0.5 * jnp.arctan2(twice[:, 0], twice[:, 1] + 1e-9)
+    yaw = yaw + jnp.arctan2(commands[:, 3], commands[:, 4])
+    sin, cos = jnp.sin(yaw), jnp.cos(yaw)
+    turn = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
+    points = _grid(c.glimpse_points, c.glimpse_reach / _LENGTH) + self.grid_offset
+    points = jnp.einsum("nij,pj->npi", turn, points) @ to_image.T
+    x = sample(features["map"], landing[:, None] + points)
+    x = x.reshape(len(commands), c.glimpse_points, c.glimpse_points, -1)
+    x = jnp.concatenate([x, x[:, ::-1, ::-1]])
+    for block in self.glimpse_blocks:
+      x = block(x, train=train)
+    x = nn.relu(self.dense_layers[0](x.reshape(len(x), -1)))
+    x = x[: len(commands)] + x[len(commands) :]
+    for layer in self.dense_layers[1:]:
+      x = nn.relu(layer(x))
+    return self.logit(x.astype(jnp.float32))[:, 0]
+
+  def auxiliary_loss(
+    self,
+    features: Mapping[str, chex.Array],
+    commands: chex.Array,
+    pose: chex.Array,
+    crop_offset: chex.Array,
+  ) -> chex.Array:
+    """Squared error of the gripper's measured position and yaw, [B].
+
+    Args:
+      features: of `encode`, [B, ...].
+      commands: [B, 5], to where the gripper closed, which is on the table: they say how
+        high it is now.
+      pose: [B, 4] measured pose now, robot base frame, metres and radians.
+      crop_offset: [B, 2] (row, column), how far the crop lies from the frame's middle
+        one, pixels. The camera is that of the frame.
+    """
+    half = self.config.crop_size / 2
+    seen = features["keypoint"] + crop_offset[:, ::-1] / half
+    position = (
+      seen @ self.camera.T
+      - commands[:, 2:3] / _LENGTH * self.camera_height
+      + self.camera_origin
+    )
+    target = (pose[:, :2] - jnp.asarray(presets.BIN_CENTRE)) / _LENGTH
+    twice = jnp.stack([jnp.sin(2 * pose[:, 3]), jnp.cos(2 * pose[:, 3])], -1)
+    return jnp.sum((position - target) ** 2, -1) + jnp.sum(
+      (features["yaw"] - twice) ** 2, -1
+    )
+
+  def __call__(
+    self, images: chex.Array, commands: chex.Array, *, train: bool
+  ) -> chex.Array:
+    return self.score(self.encode(images, train=train), commands, train=train)
+
+  def with_auxiliary(
+    self,
+    images: chex.Array,
+    commands: chex.Array,
+    pose: chex.Array,
+    crop_offset: chex.Array,
+  ) -> tuple[chex.Array, chex.Array]:
+    """Logits [B] and auxiliary loss [B] of one forward pass of training."""
+    features = self.encode(images, train=True)
+    loss = self.auxiliary_loss(features, commands, pose, crop_offset)
+    return self.score(features, commands, train=True), loss
+
+
+class _ConvBlock(nn.Module):
+  """A convolution, batch norm if wanted, and ReLU."""
+
+  config: presets.NetworkConfig
+  kernel: int
+  stride: int = 1
+  padding: str = "SAME"
+  batch_norm: bool = True
+
+  @nn.compact
+  def __call__(self, x: chex.Array, *, train: bool) -> chex.Array:
+    c = self.config
+    x = nn.Conv(
+      c.channels,
+      kernel_size=(self.kernel, self.kernel),
+      strides=(self.stride, self.stride),
+      padding=self.padding,
+      use_bias=not self.batch_norm,
+      dtype=c.dtype,
+      kernel_init=_he,
+      name="conv",
+    )(x)
+    if self.batch_norm:
+      x = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=c.batch_norm_momentum,
+        epsilon=c.batch_norm_epsilon,
+        dtype=c.dtype,
+        name="batch_norm",
+      )(x)
+    return nn.relu(x)
+
+
+def sample(features: chex.Array, points: chex.Array) -> chex.Array:
+  """Features [B|1, h, w, C] at points [N, P, 2], image coordinates: [N, P, C].
+
+  Bilinear between places, zero outside.
+  """
+  batch, height, width, channels = features.shape
+  x = (points[..., 0] + 1) / 2 * width - 0.5
+  y = (points[..., 1] + 1) / 2 * height - 0.5
+  left, top = (jnp.floor(jax.lax.stop_gradient(v)) for v in (x, y))
+  flat = features.reshape(batch, height * width, channels)
+  total = jnp.zeros((), features.dtype)
+  for column, row in ((left + i, top + j) for i in (0, 1) for j in (0, 1)):
+    weight = jnp.maximum(0, 1 - jnp.abs(x - column))
+    weight *= jnp.maximum(0, 1 - jnp.abs(y - row))
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
+    index = index.astype(jnp.int32)
+    if batch == 1:
+      found = flat[0][index]
+    else:
+      found = jnp.take_along_axis(flat, index[..., None], axis=1)
+    total = total + found * (weight * inside)[..., None].astype(features.dtype)
+  return total
+
+
+def _places(height: int, width: int) -> chex.Array:
+  """[h * w, 2] image coordinates of the places of a feature map."""
+  columns, rows = ((jnp.arange(n) + 0.5) / n * 2 - 1 for n in (width, height))
+  return jnp.stack(jnp.meshgrid(columns, rows), -1).reshape(-1, 2)
+
+
+def _grid(count: int, reach: float) -> chex.Array:
+  """[count * count, 2]: a square grid from -reach to reach."""
+  along = jnp.linspace(-reach, reach, count)
+  return jnp.stack(jnp.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
+
+
+def _inverse(matrix: chex.Array) -> chex.Array:
+  """Inverse of a 2 x 2 matrix whose determinant is kept away from zero."""
+  (a, b), (c, d) = matrix
+  determinant = a * d - b * c
+  least = jnp.where(determinant < 0, -_LEAST_DETERMINANT, _LEAST_DETERMINANT)
+  small = jnp.abs(determinant) < _LEAST_DETERMINANT
+  return jnp.array([[d, -b], [-c, a]]) / jnp.where(small, least, determinant)
+
+
+def _max_pool(x: chex.Array, window: int) -> chex.Array:
+  batch, height, width, channels = x.shape
+  shape = (batch, height // window, window, width // window, window, channels)
+  return x.reshape(shape).max(axis=(2, 4))
