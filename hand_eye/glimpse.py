@@ -60,9 +60,7 @@ class GlimpseNetwork(nn.Module):
     self.image_offset = self.param("image_offset", zeros, (2,))
     self.grid_offset = self.param("grid_offset", zeros, (2,))
     # Without batch norm: CEM's candidates are no batch like those of training.
-    self.glimpse_blocks = [
-      conv(3, padding="VALID", batch_norm=False) for _ in range(2)
-    ]
+    self.glimpse_blocks = [conv(3, padding="VALID", batch_norm=False) for _ in range(2)]
     self.dense_layers = [nn.Dense(units, kernel_init=_he) for units in c.dense_units]
     self.logit = nn.Dense(1, kernel_init=zeros)
 
@@ -113,7 +111,10 @@ class GlimpseNetwork(nn.Module):
       + (motion[:, :2] - motion[:, 2:] * self.camera_height) @ to_image.T
     )
     twice = features["yaw"]
-    yaw = 0.5 * jnp.arctan2(twice[:, 0], twice[:, 1] + 1e-9)
+    # The angle of a vector of no length has no gradient.
+    has_angle = jnp.sum(twice**2, -1, keepdims=True) > 1e-6
+    twice = jnp.where(has_angle, twice, jnp.array([0.0, 1.0]))
+    yaw = 0.5 * jnp.arctan2(twice[:, 0], twice[:, 1])
     yaw = yaw + jnp.arctan2(commands[:, 3], commands[:, 4])
     sin, cos = jnp.sin(yaw), jnp.cos(yaw)
     turn = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)

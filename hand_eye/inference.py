@@ -95,10 +95,10 @@ def prepare(
     config: the definition.
 
   Returns:
-    A nested dict of float32 arrays. Other architectures than `figure4` have no faster
-    form: {'params', 'batch_stats'} as they are. Layers are {'kernel', 'bias'}. K is the number of
-    ways in which the kernel of the first command convolution meets the map along one
-    axis: inside, or sticking out at either end.
+    A nested dict of float32 arrays. Architectures other than `figure4` have no faster
+    form: {'params', 'batch_stats'} unchanged. Layers are {'kernel', 'bias'}. K is the
+    number of ways in which the kernel of the first command convolution meets the map
+    along one axis: inside, or sticking out at either end.
 
       stem: {'pregrasp' [k, k, 3, C], 'image' [k, k, 3, C], 'bias' [C]}
       image, command, final: {'0': layer, ...} of convolutions

@@ -1,6 +1,6 @@
 """The grasp predictor of Section 4.1 and Figure 4, as `presets` defines it.
 
-This file and `glimpse` alone import flax. It gives the rest of the project a `Predictor`:
+Only this file and `glimpse` import flax. The rest of the project gets a `Predictor`:
 plain functions on plain nested dicts, with the batch statistics passed as data. The
 network has two halves, so that a servo decision encodes its images once and scores any
 number of commands on the result:
@@ -119,9 +119,7 @@ def build_predictor(config: NetworkConfig) -> Predictor:
     )
     return logits, updates["batch_stats"]
 
-  def apply_with_auxiliary(
-    params, batch_stats, images, commands, pose, crop_offset
-  ):
+  def apply_with_auxiliary(params, batch_stats, images, commands, pose, crop_offset):
     variables = {"params": params, "batch_stats": batch_stats}
     (logits, loss), updates = module.apply(
       variables,

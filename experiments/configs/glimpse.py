@@ -3,6 +3,8 @@ r"""The network that looks where the command leads, in the demo's cell.
   python -m experiments.demo --config=experiments/configs/glimpse.py \
     --workdir=runs/glimpse
 
+Hardware: two CPU cores.
+
 No curriculum: once the network knows where commands lead, far ones teach as well as
 near ones. The first steps learn that alone, from the measured poses.
 """

@@ -122,8 +122,8 @@ def to_device(batch: Mapping[str, Any], mesh: jax.sharding.Mesh) -> training.Bat
       image=batch["image"],
       command=batch["command"],
       success=batch["success"],
-      pose=batch["pose"],
-      crop_offset=batch["crop_offset"],
+      pose=batch.get("pose"),
+      crop_offset=batch.get("crop_offset"),
     ),
     mesh,
   )

@@ -58,6 +58,8 @@ def test_a_batch_has_the_shapes_and_dtypes_it_promises(dataset):
     "image": ("uint8", (16, 64, 64, 3)),
     "command": ("float32", (16, 5)),
     "success": ("float32", (16,)),
+    "pose": ("float32", (16, 4)),
+    "crop_offset": ("float32", (16, 2)),
     "step": ("int32", (16,)),
     "num_steps": ("int32", (16,)),
     "distance": ("float32", (16,)),
@@ -102,6 +104,7 @@ def test_both_images_share_one_random_crop(dataset):
       ]
       assert len(found) == 1
       offsets.update(found)
+      np.testing.assert_array_equal(batch["crop_offset"][i] + 4, found[0])
   assert len(offsets) > 20
 
 
@@ -113,6 +116,12 @@ def test_a_mirrored_sample_mirrors_images_and_command(dataset):
     np.testing.assert_array_equal(mirrored[name], plain[name][:, :, ::-1])
   np.testing.assert_array_equal(
     mirrored["command"], plain["command"] * np.float32([1, -1, 1, -1, 1])
+  )
+  np.testing.assert_array_equal(
+    mirrored["pose"], plain["pose"] * np.float32([1, -1, 1, -1])
+  )
+  np.testing.assert_array_equal(
+    mirrored["crop_offset"], plain["crop_offset"] * np.float32([1, -1])
   )
   np.testing.assert_array_equal(mirrored["success"], plain["success"])
 
