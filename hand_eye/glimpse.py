@@ -221,18 +221,15 @@ def sample(features: chex.Array, points: chex.Array) -> chex.Array:
   x = (points[..., 0] + 1) / 2 * width - 0.5
   y = (points[..., 1] + 1) / 2 * height - 0.5
   left, top = (jnp.floor(jax.lax.stop_gradient(v)) for v in (x, y))
-  flat = features.reshape(batch, height * width, channels)
+  flat = features.reshape(batch * height * width, channels)
+  first = jnp.arange(batch)[:, None] * (height * width)
   total = jnp.zeros((), features.dtype)
   for column, row in ((left + i, top + j) for i in (0, 1) for j in (0, 1)):
     weight = jnp.maximum(0, 1 - jnp.abs(x - column))
     weight *= jnp.maximum(0, 1 - jnp.abs(y - row))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
-    index = index.astype(jnp.int32)
-    if batch == 1:
-      found = flat[0][index]
-    else:
-      found = jnp.take_along_axis(flat, index[..., None], axis=1)
+    found = flat[first + index.astype(jnp.int32)]
     total = total + found * (weight * inside)[..., None].astype(features.dtype)
   return total
 
