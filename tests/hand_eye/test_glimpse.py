@@ -70,7 +70,7 @@ def test_a_half_turn_of_the_gripper_changes_nothing(predictor, weights):
 def optimised():
   """The other tests compile without optimisation; there jaxlib 0.10.2's gradient of
   this network is NaN on CPUs, where the optimised and the uncompiled one are not."""
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.values["jax_disable_most_optimizations"]
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", before)
