@@ -1,0 +1,1 @@
+"""What runs on a robot: exported policies, the wire format, set-points."""
