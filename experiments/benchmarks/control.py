@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.benchmarks import control_torch
+from experiments.benchmarks import control_torch, harness
 from hand_eye import (
   commands,
   decision,
@@ -133,11 +132,6 @@ def ours(
   folded: Any = (prepared, {})
   fast = inference.build_predictor(config)
   made = {"plain": compiled(network.build_predictor(config), variables, frames)}
-  with mock.patch.object(inference, "_uses_winograd", lambda config: False):
-    made["folded, commuted"] = compiled(fast, folded, frames)
-  if inference._uses_winograd(config):
-    with mock.patch.object(inference, "CHUNK", SEARCH.num_samples):
-      made["Winograd"] = compiled(fast, folded, frames)
   made["ours"] = compiled(fast, variables, frames)
   share = jax.jit(functools.partial(inference.encode_pregrasp, config=config))(
     prepared, servo.centre_crop(frames[0], config.crop_size)[None]
@@ -220,14 +214,12 @@ def measure(name: str, rounds: int, tile_images: bool, robots: int) -> dict[str,
     **control_torch.products(MATRIX),
   }
   decisions |= {_product(dtype): run for dtype, run in products.items()}
-  times: dict[str, list[float]] = {each: [] for each in decisions}
-  with cli.progress(rounds * len(decisions), f"{name}", "decisions") as bar:
-    for decide in decisions.values():  # warms caches up
-      decide()
-    for _ in range(rounds):  # in turns: what else the machine does meets all alike
-      for each, decide in decisions.items():
-        times[each].append(milliseconds(decide))
-        bar.update(1)
+  for decide in decisions.values():  # warms caches up
+    decide()
+  timed = {
+    each: functools.partial(milliseconds, decide) for each, decide in decisions.items()
+  }
+  times = harness.in_turns(timed, rounds, name)
   medians = {each: float(np.median(values)) for each, values in times.items()}
   best = {each: float(np.min(values)) for each, values in times.items()}
   if tile_images:
@@ -275,10 +267,8 @@ def benchmark(
       )
       if not there
     ],
-    "software": cli.versions(),
   }
-  cli.write_atomically(workdir / "control.json", cli.to_json(result, indent=2) + "\n")
-  return result
+  return harness.write(workdir, "control", result)
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -288,14 +278,16 @@ def describe(result: dict[str, Any]) -> str:
     lines.append(
       f"{each['preset']} on {result['device']}, one decision, {each['rounds']} rounds"
     )
-    lines.append(f"{'':<24}{'median ms':>10}{'best ms':>10}{'a second':>10}")
-    for name, value in each["median_ms"].items():
-      if name not in map(_product, each["floor_ms"]):
-        best = each["best_ms"][name]
-        lines.append(f"{name:<24}{value:>10.1f}{best:>10.1f}{1e3 / value:>10.1f}")
-    for dtype, floor in each["floor_ms"].items():
-      peak = f"{each['peak_gflops'][dtype]:.0f} GFLOP/s"
-      lines.append(f"{f'floor, {dtype}':<24}{floor:>10.1f}   at {peak}")
+    rows = [
+      (name, f"{value:.1f}", f"{each['best_ms'][name]:.1f}", f"{1e3 / value:.1f}")
+      for name, value in each["median_ms"].items()
+      if name not in map(_product, each["floor_ms"])
+    ] + [
+      (f"floor, {d}, at {each['peak_gflops'][d]:.0f} GFLOP/s", f"{floor:.1f}", "", "")
+      for d, floor in each["floor_ms"].items()
+    ]
+    header = ("", "median ms", "best ms", "a second")
+    lines.append(cli.table(header, rows, range(1, 4)))
     lines.append("")
   for package in result["left_out"]:
     lines.append(f"{package} was left out: it is not installed.")

@@ -10,20 +10,18 @@ An evaluation that did nothing else would take the sum of the two. Says what sha
 the time goes where, and writes evaluation.json.
 """
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import mujoco
 import numpy as np
 from absl import flags
 
 from envs import fleet, rendering, rollout
 from experiments import cli, evaluate
+from experiments.benchmarks import harness
 from experiments.evaluation import conditions, policies
 from experiments.evaluation import trials as trials_lib
 from experiments.fitting import train_config
@@ -63,29 +61,6 @@ class Replayed:
     return next(self._made)
 
 
-@contextlib.contextmanager
-def timed(spent: dict[str, float]) -> Iterator[None]:
-  """Adds up the seconds in MuJoCo's step and in the renderer."""
-
-  def timing(name: str, function: Any) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-      start = time.perf_counter()
-      try:
-        return function(*args, **kwargs)
-      finally:
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
-
-    return call
-
-  with (
-    mock.patch.object(mujoco, "mj_step", timing("physics", mujoco.mj_step)),
-    mock.patch.object(
-      rendering.Renderer, "render", timing("rendering", rendering.Renderer.render)
-    ),
-  ):
-    yield
-
-
 def measure(trial: trials_lib.Trial) -> dict[str, Any]:
   """Seconds of one trial and of its parts; runs in a worker process."""
   rendering.choose_backend()
@@ -94,10 +69,9 @@ def measure(trial: trials_lib.Trial) -> dict[str, Any]:
   warm = [dataclasses.replace(scene, num_attempts=1) for scene in trial.scenes]
   for size in range(count, 0, -1):  # compiles every batch that can come
     rollout.run_scenes(warm[:size], [policy] * size)
-  asked, spent = Asked(policy), dict[str, float]()
+  asked = Asked(policy)
   start = time.perf_counter()
-  with timed(spent):
-    results = rollout.run_scenes(trial.scenes, [asked] * count)
+  results = rollout.run_scenes(trial.scenes, [asked] * count)
   whole = time.perf_counter() - start
   start = time.perf_counter()
   rollout.run_scenes(trial.scenes, [Replayed(asked)] * count)
@@ -111,8 +85,6 @@ def measure(trial: trials_lib.Trial) -> dict[str, Any]:
     "decisions": sum(len(keys) for _, keys, _ in asked.batches),
     "calls": len(asked.batches),
     "whole": whole,
-    "physics": spent["physics"],
-    "rendering": spent["rendering"],
     "deciding": asked.seconds,
     "simulation_alone": simulation,
     "decisions_alone": decisions,
@@ -148,27 +120,25 @@ def benchmark(
     ]
   total = {name: sum(row[name] for row in found) for name in found[0]}
   alone = total["simulation_alone"] + total["decisions_alone"]
-  result = {
-    **total,
-    "processes": workers,
-    # Every process worked through its seconds beside the others.
-    "attempts_per_second": total["attempts"] * workers / total["whole"],
-    "alone_attempts_per_second": total["attempts"] * workers / alone,
-    "share_of_alone": alone / total["whole"],
-    "software": cli.versions(),
-  }
-  cli.write_atomically(
-    workdir / "evaluation.json", cli.to_json(result, indent=2) + "\n"
+  return harness.write(
+    workdir,
+    "evaluation",
+    {
+      **total,
+      "processes": workers,
+      # Every process worked through its seconds beside the others.
+      "attempts_per_second": total["attempts"] * workers / total["whole"],
+      "alone_attempts_per_second": total["attempts"] * workers / alone,
+      "share_of_alone": alone / total["whole"],
+    },
   )
-  return result
 
 
 def describe(result: dict[str, Any]) -> str:
   """The figures for the terminal."""
   whole = result["whole"]
   parts = {
-    "physics": result["physics"],
-    "rendering": result["rendering"],
+    "simulation": result["simulation_alone"],
     "decisions": result["deciding"],
   }
   parts["rest"] = whole - sum(parts.values())

@@ -34,6 +34,7 @@ from data_pipeline import attempts, records, samples, source
 from data_pipeline import loader as loader_lib
 from envs import fleet
 from experiments import cli
+from experiments.benchmarks import harness
 
 BATCH_SIZE = 64
 CROPS = {512: 472, 72: 64}  # of the presets
@@ -290,31 +291,15 @@ def benchmark(
     )
   except ImportError:
     pass
-  rates: dict[str, list[float]] = {name: [] for name in measures}
   cores = fleet.num_cores()
   threads, workers = sorted({1, 2, cores}), sorted({1, cores})
-  rounds = 3
-  with cli.progress(
-    rounds * len(measures) + len(threads) + len(workers) + 2, "loader", "parts"
-  ) as bar:
-    with one_core() as is_pinned:
-      for _ in range(rounds):  # in turns: what else the machine does meets all alike
-        for name, measure in measures.items():
-          rates[name].append(measure())
-          bar.update(1)
-    by_threads = {}
-    for count in threads:
-      by_threads[str(count)] = ours(dataset, crop_size, seconds, count)
-      bar.update(1)
-    by_workers = {"0": by_threads["1"]}
-    for count in workers:
-      found = in_fresh_process(directory, num_workers=count, seconds=seconds)
-      by_workers[str(count)] = found["rate"]
-      bar.update(1)
-    fresh = []
-    for times in (1, LARGER):
-      fresh.append(in_fresh_process(directory, times=times))
-      bar.update(1)
+  with one_core() as is_pinned:
+    rates = harness.in_turns(measures, 3, "loader, one core")
+  by_threads = {str(n): ours(dataset, crop_size, seconds, n) for n in threads}
+  by_workers = {"0": by_threads["1"]} | {
+    str(n): in_fresh_process(directory, num_workers=n, seconds=seconds)["rate"]
+    for n in workers
+  }
   medians = {name: float(np.median(values)) for name, values in rates.items()}
   result = {
     "dataset": {"attempts": len(dataset), "frame_size": dataset.frame_size},
@@ -329,11 +314,9 @@ def benchmark(
     "kept_on_one_core": is_pinned,
     "samples_per_second_by_threads": by_threads,
     "samples_per_second_by_workers": by_workers,
-    "fresh_process": fresh,
-    "software": cli.versions(),
+    "fresh_process": [in_fresh_process(directory, times=n) for n in (1, LARGER)],
   }
-  cli.write_atomically(workdir / "loader.json", cli.to_json(result, indent=2) + "\n")
-  return result
+  return harness.write(workdir, "loader", result)
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -3,20 +3,18 @@ r"""How fast the cell makes attempts, against bare physics and bare rendering.
   python -m experiments.benchmarks.simulation --workdir=runs/benchmarks
 
 For attempts of 3 and of 10 steps: attempts a second on one core, split into physics,
-rendering, encoding and the rest. The floor is measured in the same run: beside every
-physics step and every image the same one is made again with nothing around it. Then
+rendering, encoding and the rest. The floor is measured in the same run: after every
+control period and every image the same is made again with nothing around it. Then
 attempts a second with 1, 2, ... processes, and what that means for the paper's 800,000
 attempts. Prints tables and what is held of the targets, and writes simulation.json to
 the work folder.
 """
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import mujoco
 import numpy as np
@@ -26,8 +24,10 @@ from data_pipeline import records
 from envs import fleet, objects, rendering, rollout, units
 from envs.baselines import RandomPolicy
 from envs.cameras import OVER_SHOULDER
+from envs.control import CONTROL_SUBSTEPS
 from envs.grasp_env import GraspEnv
 from experiments import cli
+from experiments.benchmarks import harness
 from experiments.datasets import shard_tasks
 from experiments.evaluation import policies
 
@@ -46,12 +46,47 @@ class Times:
   """Seconds, summed over attempts."""
 
   whole: float = 0.0  # without what the measurement itself took
-  physics: float = 0.0
   rendering: float = 0.0
   encoding: float = 0.0
   bare_physics: float = 0.0
   bare_rendering: float = 0.0
   measuring: float = 0.0
+
+
+class TimedEnv(GraspEnv):
+  """Measures its images, and makes each step of physics and each image again, bare."""
+
+  def __init__(self, *arguments: Any, times: Times):
+    super().__init__(*arguments)
+    self._times = times
+    self._beside = mujoco.MjData(self.scene.model)
+    self._bare = _BareRenderer(self.scene.model)
+    self.controller.on_control_step = self._step_again
+
+  def image(self, size: int = 0) -> np.ndarray:
+    start = time.perf_counter()
+    image = super().image(size)
+    end = time.perf_counter()
+    self._bare.draw(self.data, len(image))
+    last = time.perf_counter()
+    self._times.rendering += end - start
+    self._times.bare_rendering += last - end
+    self._times.measuring += last - end
+    return image
+
+  def close(self) -> None:
+    super().close()
+    self._bare.close()
+
+  def _step_again(self) -> None:
+    begin = time.perf_counter()
+    # All of it: a state alone would wake what sleeps.
+    mujoco.mj_copyData(self._beside, self.scene.model, self.data)
+    start = time.perf_counter()
+    mujoco.mj_step(self.scene.model, self._beside, nstep=CONTROL_SUBSTEPS)
+    end = time.perf_counter()
+    self._times.bare_physics += end - start
+    self._times.measuring += end - begin
 
 
 class _BareRenderer(rendering.Renderer):
@@ -72,45 +107,6 @@ class _BareRenderer(rendering.Renderer):
     mujoco.mjr_readPixels(image, None, rect, self._context)
 
 
-@contextlib.contextmanager
-def timed(model: mujoco.MjModel, times: Times) -> Iterator[None]:
-  """Times MuJoCo's step and the renderer, and does each again bare."""
-  step, render = mujoco.mj_step, rendering.Renderer.render
-  beside = mujoco.MjData(model)
-  bare = _BareRenderer(model)
-
-  def timed_step(model, data, nstep):
-    begin = time.perf_counter()
-    # All of it: a state alone would wake what sleeps.
-    mujoco.mj_copyData(beside, model, data)
-    start = time.perf_counter()
-    step(model, data, nstep=nstep)
-    end = time.perf_counter()
-    step(model, beside, nstep=nstep)
-    last = time.perf_counter()
-    times.physics += end - start
-    times.bare_physics += last - end
-    times.measuring += (start - begin) + (last - end)
-
-  def timed_render(renderer, data, camera, size):
-    start = time.perf_counter()
-    image = render(renderer, data, camera, size)
-    end = time.perf_counter()
-    bare.draw(data, size)
-    last = time.perf_counter()
-    times.rendering += end - start
-    times.bare_rendering += last - end
-    times.measuring += last - end
-    return image
-
-  with (
-    contextlib.closing(bare),
-    mock.patch.object(mujoco, "mj_step", timed_step),
-    mock.patch.object(rendering.Renderer, "render", timed_render),
-  ):
-    yield
-
-
 def measure(
   num_steps: int, frame_size: int, num_scenes: int, selection: str
 ) -> tuple[int, Times]:
@@ -127,30 +123,28 @@ def measure(
   shard = shard_tasks.ShardTask("", 0, (), policies.RANDOM, 0, "")
   for number in range(num_scenes):
     rng = np.random.default_rng([num_steps, number])
-    start = time.perf_counter()
-    env = GraspEnv(
+    start, measured = time.perf_counter(), times.measuring
+    env = TimedEnv(
       units.sample_unit(number % units.NUM_TRAINING_UNITS),
       objects.sample_objects(rng, NUM_OBJECTS, selection),
       frame_size,
+      times=times,
     )
-    times.whole += time.perf_counter() - start
-    with timed(env.scene.model, times):
-      start, measured = time.perf_counter(), times.measuring
-      env.fill(rng)
-      for attempt_number in range(ATTEMPTS_PER_SCENE):
-        attempt = rollout.run_attempt(
-          env,
-          RandomPolicy(),
-          rng,
-          num_steps=num_steps,
-          scene_seed=number,
-          number=attempt_number,
-        )
-        before = time.perf_counter()
-        records.encode(shard_tasks.to_record(attempt, shard))
-        times.encoding += time.perf_counter() - before
-        attempts += 1
-      times.whole += time.perf_counter() - start - (times.measuring - measured)
+    env.fill(rng)
+    for attempt_number in range(ATTEMPTS_PER_SCENE):
+      attempt = rollout.run_attempt(
+        env,
+        RandomPolicy(),
+        rng,
+        num_steps=num_steps,
+        scene_seed=number,
+        number=attempt_number,
+      )
+      before = time.perf_counter()
+      records.encode(shard_tasks.to_record(attempt, shard))
+      times.encoding += time.perf_counter() - before
+      attempts += 1
+    times.whole += time.perf_counter() - start - (times.measuring - measured)
     env.close()
   return attempts, times
 
@@ -167,10 +161,11 @@ def row(num_steps: int, attempts: int, times: Times) -> dict[str, float]:
     "attempts": attempts,
     "attempts_per_second": 1e3 / each["whole"],
     "whole_ms": each["whole"],
-    "physics_ms": each["physics"],
+    "physics_ms": each["bare_physics"],
     "rendering_ms": each["rendering"],
     "encoding_ms": each["encoding"],
-    "rest_ms": each["whole"] - each["physics"] - each["rendering"] - each["encoding"],
+    "rest_ms": each["whole"]
+    - sum(each[name] for name in ("bare_physics", "rendering", "encoding")),
     "floor_ms": floor,
     "overhead": each["whole"] / floor - 1.0,
   }
@@ -261,24 +256,23 @@ def benchmark(
       bar.update(1)
   per_core = scaling[-1]["attempts_per_second"] / scaling[-1]["workers"]
   slower = rows[-1]["attempts_per_second"] / rows[0]["attempts_per_second"]
-  result = {
-    "frame_size": frame_size,
-    "objects": selection,
-    "cores": cores,
-    "one_process": rows,
-    "checks": checks(rows),
-    "scaling": scaling,
-    # All cores busy; T = 10 from the ratio that one process showed.
-    "hours_for_800000_attempts_on_16_cores": {
-      str(NUM_STEPS[0]): _hours(per_core),
-      str(NUM_STEPS[-1]): _hours(per_core * slower),
+  return harness.write(
+    workdir,
+    "simulation",
+    {
+      "frame_size": frame_size,
+      "objects": selection,
+      "cores": cores,
+      "one_process": rows,
+      "checks": checks(rows),
+      "scaling": scaling,
+      # All cores busy; T = 10 from the ratio that one process showed.
+      "hours_for_800000_attempts_on_16_cores": {
+        str(NUM_STEPS[0]): _hours(per_core),
+        str(NUM_STEPS[-1]): _hours(per_core * slower),
+      },
     },
-    "software": cli.versions(),
-  }
-  cli.write_atomically(
-    workdir / "simulation.json", cli.to_json(result, indent=2) + "\n"
   )
-  return result
 
 
 def _hours(attempts_per_core_second: float) -> float:
@@ -288,34 +282,43 @@ def _hours(attempts_per_core_second: float) -> float:
 def describe(result: dict[str, Any]) -> str:
   """The tables for the terminal."""
   names = ("physics", "rendering", "encoding", "rest", "whole", "floor")
-  lines = [
-    f"{result['frame_size']} pixels, {NUM_OBJECTS} objects of {result['objects']!r},"
-    " one process, ms an attempt:",
-    "   T  attempts/s" + "".join(f"{name:>11}" for name in names) + "   over the floor",
-  ]
-  for each in result["one_process"]:
-    lines.append(
-      f"{each['num_steps']:>4}{each['attempts_per_second']:>12.2f}"
-      + "".join(f"{each[name + '_ms']:>11.1f}" for name in names)
-      + f"{100 * each['overhead']:>13.1f} %"
-    )
-  lines.append("")
-  for check in result["checks"]:
-    word = "held" if check["holds"] else "MISSED"
-    lines.append(f"{word:>6}  {check['claim']}: {check['found']}")
-  lines.append("")
-  lines.append("processes  attempts/s  times one")
   one = result["scaling"][0]["attempts_per_second"]
-  for each in result["scaling"]:
-    rate = each["attempts_per_second"]
-    lines.append(f"{each['workers']:>9}{rate:>12.2f}{rate / one:>11.2f}")
-  hours = result["hours_for_800000_attempts_on_16_cores"]
-  lines.append("")
-  lines.extend(
-    f"800,000 attempts of T = {steps} on 16 such cores: {value:.1f} hours"
-    for steps, value in hours.items()
+  parts = [
+    cli.table(
+      ("T", "attempts/s", *names, "over the floor"),
+      [
+        (
+          str(each["num_steps"]),
+          f"{each['attempts_per_second']:.2f}",
+          *(f"{each[name + '_ms']:.1f}" for name in names),
+          f"{100 * each['overhead']:.1f} %",
+        )
+        for each in result["one_process"]
+      ],
+      range(9),
+    ),
+    "\n".join(
+      f"{'held' if check['holds'] else 'MISSED':>6}  {check['claim']}: {check['found']}"
+      for check in result["checks"]
+    ),
+    cli.table(
+      ("processes", "attempts/s", "times one"),
+      [
+        (str(each["workers"]), f"{rate:.2f}", f"{rate / one:.2f}")
+        for each in result["scaling"]
+        for rate in [each["attempts_per_second"]]
+      ],
+      range(3),
+    ),
+    "\n".join(
+      f"800,000 attempts of T = {steps} on 16 such cores: {value:.1f} hours"
+      for steps, value in result["hours_for_800000_attempts_on_16_cores"].items()
+    ),
+  ]
+  return (
+    f"{result['frame_size']} pixels, {NUM_OBJECTS} objects of {result['objects']!r},"
+    " one process, ms an attempt:\n\n" + "\n\n".join(parts)
   )
-  return "\n".join(lines)
 
 
 def define_flags() -> None:

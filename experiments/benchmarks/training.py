@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.benchmarks import torch_peer
+from experiments.benchmarks import harness, torch_peer
 from experiments.fitting import devices as devices_lib
 from hand_eye import network, training
 
@@ -202,10 +202,14 @@ def measure_preset(
     for dtype in DTYPES:
       takes[f"torch {dtype}"] = (peer.step(config, batch, dtype), peer.wait)
       takes[f"product torch {dtype}"] = (peer.product(dtype, size), peer.wait)
-  rates: dict[str, list[tuple[float, float]]] = {name: [] for name in takes}
-  for _ in range(rounds):  # in turns: what else the machine does meets all alike
-    for name, (take, wait) in takes.items():
-      rates[name].append(rate(take, seconds, wait))
+  rates = harness.in_turns(
+    {
+      name: functools.partial(rate, take, seconds, wait)
+      for name, (take, wait) in takes.items()
+    },
+    rounds,
+    config.name,
+  )
   medians, cores = (
     {name: float(np.median(values, axis=0)[i]) for name, values in rates.items()}
     for i in range(2)
@@ -261,23 +265,19 @@ def benchmark(
   workdir = cli.prepare_workdir(workdir)
   platform = "cpu" if jax.default_backend() == "cpu" else "other"
   results = []
-  with cli.progress(len(presets), "training", "networks") as bar:
-    for name in presets:
-      try:
-        config = network.preset(name)
-      except ValueError as error:
-        raise cli.UserError(f"--presets: {error}") from error
-      count = batch_size or BATCH_SIZES[platform].get(name, _DEFAULT_BATCH)
-      results.append(measure_preset(config, count, seconds, rounds))
-      bar.update(1)
+  for name in presets:
+    try:
+      config = network.preset(name)
+    except ValueError as error:
+      raise cli.UserError(f"--presets: {error}") from error
+    count = batch_size or BATCH_SIZES[platform].get(name, _DEFAULT_BATCH)
+    results.append(measure_preset(config, count, seconds, rounds))
   device = jax.devices()[0]
   result = {
     "device": f"{device.platform}: {device.device_kind}",
     "networks": results,
-    "software": cli.versions(),
   }
-  cli.write_atomically(workdir / "training.json", cli.to_json(result, indent=2) + "\n")
-  return result
+  return harness.write(workdir, "training", result)
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -288,13 +288,18 @@ def describe(result: dict[str, Any]) -> str:
       f"\n{one['preset']}, {one['batch_size']} samples a step,"
       f" {one['flop_per_sample'] / 1e9:.2f} GFLOP each"
     )
-    lines.append(f"{'':<36}{'samples/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'cores':>7}")
-    for row in one["rows"]:
-      lines.append(
-        f"{row['name']:<36}{row['samples_per_second']:>10.1f}"
-        f"{row['flop_per_second'] / 1e9:>9.0f}{100 * row['share_of_peak']:>7.0f} %"
-        f"{row['cores']:>7.1f}"
+    rows = [
+      (
+        row["name"],
+        f"{row['samples_per_second']:.1f}",
+        f"{row['flop_per_second'] / 1e9:.0f}",
+        f"{100 * row['share_of_peak']:.0f} %",
+        f"{row['cores']:.1f}",
       )
+      for row in one["rows"]
+    ]
+    header = ("", "samples/s", "GFLOP/s", "of peak", "cores")
+    lines.append(cli.table(header, rows, range(1, 5)))
     peaks = ", ".join(
       f"{value / 1e9:.0f} in {dtype}"
       for dtype, value in one["peak_flop_per_second"].items()
@@ -311,12 +316,18 @@ def describe(result: dict[str, Any]) -> str:
         f" {TARGET} {held}; logits differ by {one['logits_differ_by']:.1e}"
       )
     lines.append("convolutions alone, forward and backward, float32:")
-    lines.extend(
-      f"  {row['count']} x {row['name']:<8}{row['kernel']} x {row['kernel']} on"
-      f" {row['side']:>3} pixels {row['ms']:>9.1f} ms"
-      f"{row['flop_per_second'] / 1e9:>7.0f} GFLOP/s{row['cores']:>5.1f} cores"
+    rows = [
+      (
+        f"{row['count']} x {row['name']}",
+        f"{row['kernel']} x {row['kernel']} on {row['side']} pixels",
+        f"{row['ms']:.1f}",
+        f"{row['flop_per_second'] / 1e9:.0f}",
+        f"{row['cores']:.1f}",
+      )
       for row in one["layers"]
-    )
+    ]
+    header = ("", "", "ms", "GFLOP/s", "cores")
+    lines.append(cli.table(header, rows, range(2, 5)))
   return "\n".join(lines)
 
 

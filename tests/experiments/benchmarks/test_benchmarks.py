@@ -19,8 +19,7 @@ from hand_eye import network
 
 def test_parts_of_an_attempt_add_up():
   times = simulation.Times(
-    whole=3.0, physics=0.5, rendering=2.0, encoding=0.1, bare_physics=0.5,
-    bare_rendering=1.9,
+    whole=3.0, rendering=2.0, encoding=0.1, bare_physics=0.5, bare_rendering=1.9,
   )  # fmt: skip
   row = simulation.row(3, 10, times)
   assert row["attempts_per_second"] == pytest.approx(10 / 3)
