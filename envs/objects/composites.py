@@ -71,6 +71,7 @@ def _primitive(rng: np.random.Generator, position: np.ndarray) -> Part:
   shape = PRIMITIVES[rng.integers(len(PRIMITIVES))]
   thick, thin = np.exp(rng.uniform(np.log(0.007), np.log(0.027), 2))
   long = np.exp(rng.uniform(np.log(0.010), np.log(0.055)))
+  size: tuple[float, ...]
   match shape:
     case "box" | "ellipsoid":
       size = (long, thick, thin)
@@ -120,9 +121,10 @@ def _scaled(parts: list[Part], rng: np.random.Generator) -> list[Part]:
     dataclasses.replace(
       part,
       size=tuple(factor * s for s in part.size),
-      position=tuple(factor * p for p in part.position),
+      position=(factor * x, factor * y, factor * z),
     )
     for part in parts
+    for x, y, z in [part.position]
   ]
 
 

@@ -90,10 +90,10 @@ def collect_shard(task: ShardTask) -> ShardReport:
         shard.write(to_record(attempt, task))
       scenes.append(_report(scene, result))
     report = ShardReport(
-      *(
-        sum(getattr(scene, name) for scene in scenes)
-        for name in ("attempts", "successes", "diverged", "strays")
-      ),
+      attempts=sum(scene.attempts for scene in scenes),
+      successes=sum(scene.successes for scene in scenes),
+      diverged=sum(scene.diverged for scene in scenes),
+      strays=sum(scene.strays for scene in scenes),
       policy=task.policy.label,
       policy_version=task.policy.version,
       seconds=round(time.perf_counter() - begin, 2),
