@@ -149,6 +149,17 @@ class Interpolator:
         raise ValueError(f"the target is {pose.tolist()}, expected finite numbers.")
       self._target = pose
 
+  def brake(self) -> None:
+    """Stops the motion, as a HOLD does."""
+    with self._lock:
+      self._target, self._closes = None, False
+
+  @property
+  def pose(self) -> np.ndarray:
+    """[4] of the last set-point."""
+    with self._lock:
+      return np.hstack([axes.state()[0] for axes in self._groups])
+
   def step(self) -> SetPoint:
     """Returns the next set-point, `1 / rate` seconds after the last.
 
