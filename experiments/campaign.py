@@ -23,15 +23,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
 from absl import flags
 
-from experiments import cli
-
-if TYPE_CHECKING:
-  from experiments.campaigns import schedule as schedule_lib
-  from experiments.campaigns import settings as settings_lib
+from envs import fleet
+from experiments import cli, evaluate, export_policy, report
+from experiments.campaigns import alarms, monitor, settings, view
+from experiments.campaigns import loop as loop_lib
+from experiments.campaigns import schedule as schedule_lib
+from experiments.campaigns.layout import Layout, write_plan
+from experiments.campaigns.state import Reader
+from experiments.evaluation import cluster, deciders, policies, scores
+from experiments.fitting import devices, loop
+from experiments.fitting import stopping as stopping_lib
 
 
 def campaign(
@@ -39,7 +45,9 @@ def campaign(
   workdir: str | Path,
   *,
   schedule: str = "",
+  cpu_devices: int = 0,
   ray_address: str = "",
+  decide: str = "auto",
   config_arguments: Sequence[str] = (),
 ) -> dict[str, float]:
   """Runs a campaign, or goes on with it; returns the seconds of its stages.
@@ -48,24 +56,26 @@ def campaign(
     config: every section of a file in experiments/configs.
     workdir: gets data/, train/, evaluate/, policy.hep, campaign.html and report.html.
     schedule: instead of the config's, see `campaigns.settings.SCHEDULES`.
+    cpu_devices: that `divide_cpu` made; 0 for the config's.
     ray_address: of a cluster whose nodes collect and evaluate; '' for this machine.
+    decide: where the network decides while a cluster collects, see `deciders.start`.
     config_arguments: flags that give this config, for the commands that are recorded.
 
   Raises:
     What the stages raise; `Stopped` if a signal came.
   """
-  from envs import fleet
-  from experiments.campaigns import loop as loop_lib
-  from experiments.campaigns import monitor, settings, view
-  from experiments.campaigns.layout import Layout, write_plan
-  from experiments.campaigns.state import Reader
-  from experiments.evaluation import cluster, scores
-  from experiments.fitting import loop
-
   made = settings.build(config)
   layout = Layout(cli.prepare_workdir(workdir))
-  plan = share(config, made, schedule)
-  runner = cluster.runner(ray_address) if ray_address else fleet.map_unordered
+  plan = share(config, made, schedule, cpu_devices)
+  runner, decider = fleet.map_unordered, ""
+  if ray_address and jax.process_index() == 0:
+    runner = cluster.runner(ray_address)
+    decider = deciders.start(decide)
+  loop_of_rounds = loop_lib.Loop(config, made, layout, plan, runner, tell, decider)
+  if jax.process_index():  # Of several that train together, the first does the rest.
+    with stopping():
+      loop_of_rounds.run()
+    return {}
   write_plan(layout, config, made)
   seconds: dict[str, float] = {}
 
@@ -78,9 +88,7 @@ def campaign(
 
   with stopping():
     with monitor.Monitor(layout, made.refresh, tell):
-      row = stage(
-        "campaign", loop_lib.Loop(config, made, layout, plan, runner, tell).run
-      )
+      row = stage("campaign", loop_of_rounds.run)
     print(f"\n{view.table(Reader(layout.workdir).read())}", flush=True)
     checkpoints = layout.checkpoints(made.rounds[-1])
     summary = stage(
@@ -106,35 +114,30 @@ def campaign(
 
 
 def share(
-  config: Mapping[str, Any], made: "settings_lib.CampaignConfig", schedule: str
-) -> "schedule_lib.Schedule":
+  config: Mapping[str, Any],
+  made: settings.CampaignConfig,
+  schedule: str,
+  cpu_devices: int,
+) -> schedule_lib.Schedule:
   """How the machine is shared between collecting and training."""
-  from envs import fleet
-  from experiments.campaigns import schedule as schedule_lib
-
   return schedule_lib.choose(
     schedule or made.schedule,
     cores=fleet.num_cores(),
     has_accelerator=schedule_lib.has_accelerator(),
     batch_sizes=(config["train"]["batch_size"], config["train"]["eval_batch_size"]),
-    cpu_devices=made.cpu_devices,
+    cpu_devices=cpu_devices or made.cpu_devices,
     num_workers=made.collect.num_workers,
   )
 
 
-def divide_cpu(config: Mapping[str, Any], schedule: str) -> None:
+def divide_cpu(config: Mapping[str, Any], schedule: str, cpu_devices: int = 0) -> None:
   """Gives training its devices; must come before anything asks JAX for them."""
-  from experiments.campaigns import settings
-  from experiments.fitting import devices
-
-  devices.divide_cpu(share(config, settings.build(config), schedule).cpu_devices)
+  made = settings.build(config)
+  devices.divide_cpu(share(config, made, schedule, cpu_devices).cpu_devices)
 
 
 def show(workdir: str | Path) -> None:
   """Prints how far the campaign of a folder is."""
-  from experiments.campaigns import alarms, view
-  from experiments.campaigns.state import Reader
-
   state = Reader(workdir).read()
   found = alarms.find(state)
   print(view.table(state))
@@ -150,21 +153,17 @@ def tell(line: str) -> None:
 def _evaluate(
   config: Mapping[str, Any], checkpoints: Path, workdir: Path, runner: Any
 ) -> dict[str, Any]:
-  from experiments import evaluate
-  from experiments.evaluation import policies
 
   networks = policies.Networks(servo=str(checkpoints))
   return evaluate.evaluate(config, networks, workdir / "evaluate", runner=runner)
 
 
 def _export(config: Mapping[str, Any], checkpoints: Path, workdir: Path) -> Path:
-  from experiments import export_policy
 
   return export_policy.export(config, checkpoints, workdir / "policy.hep")
 
 
 def _report(workdir: Path) -> Path:
-  from experiments import report
 
   return report.write_report(workdir)
 
@@ -172,7 +171,6 @@ def _report(workdir: Path) -> Path:
 @contextmanager
 def stopping() -> Iterator[None]:
   """SIGTERM raises Stopped in the main thread; training has a handler of its own."""
-  from experiments.fitting import stopping as stopping_lib
 
   def stop(number: int, _: FrameType | None) -> None:
     name = signal.Signals(number).name
@@ -200,22 +198,34 @@ def define_flags(workdir: str = "") -> None:
     "",
     "Ray cluster that collects and evaluates: 'auto', 'ray://head:10001', 'local'.",
   )
+  flags.DEFINE_enum(
+    "decide",
+    "auto",
+    ["auto", "together", "apart"],
+    "Where the network decides for the collectors of a cluster: in one process, which"
+    " takes an accelerator if there is one, or in each of them. auto: together where"
+    " the cluster has an accelerator.",
+  )
+  devices.define_flags(cpu_devices=0)
 
 
 def main(_: Sequence[str]) -> bool:
-  from experiments.fitting import stopping as stopping_lib
 
   args = flags.FLAGS
   if args.show:
     show(args.workdir)
     return False
-  divide_cpu(args.config, args.schedule)
+  divide_cpu(args.config, args.schedule, args.cpu_devices)
+  devices.join(args.distributed, args.coordinator, args.num_processes, args.process_id)
+  devices.keep_compiled(args.compilation_cache, args.workdir)
   try:
     campaign(
       args.config,
       args.workdir,
       schedule=args.schedule,
+      cpu_devices=args.cpu_devices,
       ray_address=args.ray_address,
+      decide=args.decide,
       config_arguments=cli.config_arguments(),
     )
   except stopping_lib.Stopped as stopped:

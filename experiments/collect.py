@@ -174,7 +174,7 @@ def collect(
   software = cli.to_json(versions)
   tasks = [
     shard_tasks.ShardTask(
-      str(directory), shard, shards[shard], spec, round_number, software
+      str(directory.absolute()), shard, shards[shard], spec, round_number, software
     )
     for shard in writer.pending_shards(
       directory, worker_index=worker_index, worker_count=worker_count

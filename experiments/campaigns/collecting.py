@@ -41,7 +41,7 @@ class LatestTasks(Sequence[shard_tasks.ShardTask]):
       return [self[i] for i in range(*index.indices(len(self)))]
     shard = self._shards[index]
     return shard_tasks.ShardTask(
-      directory=str(self._directory),
+      directory=str(self._directory.absolute()),  # it may travel far
       shard=shard.number,
       scenes=shard.scenes,
       policy=policies.RANDOM if shard.is_random else self._latest(),

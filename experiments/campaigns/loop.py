@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import jax
+
+from data_pipeline import plan as plan_lib
 from envs import fleet
 from experiments import collect, evaluate
 from experiments.campaigns import collecting, updating
@@ -36,39 +39,56 @@ class Loop:
     schedule: Schedule,
     runner: shard_tasks.Runner = fleet.map_unordered,
     tell: Callable[[str], None] = print,
+    decider: str = "",
   ):
-    """`tell` is given a line whenever a stage begins or ends."""
+    """Joins what the stages need.
+
+    Args:
+      config, campaign: the config, and its campaign.
+      layout: of the work folder.
+      schedule: who works when.
+      runner: of shards and trials, see `shard_tasks.fill`.
+      tell: given a line whenever a stage ends.
+      decider: see `PolicySpec`.
+    """
     self._config, self._campaign, self._layout = config, campaign, layout
     self._schedule, self._runner, self._tell = schedule, runner, tell
     network = train_config.build_network(config["network"])
     self._frame_size = network.frame_size
     self._newest = Newest(layout, config["servo"], network)
+    self._decider = decider
+    # Now, not within a stage that limits the threads of what it starts. Of several
+    # processes that train together, the first one collects and the others wait.
+    self._is_leader = jax.process_index() == 0
 
   def run(self) -> dict[str, Any]:
     """Goes through all rounds; returns the held-out row of the last update."""
     rounds = self._campaign.rounds
-    collect.collect(self._config, self._layout.data, "held_out", runner=self._runner)
+    if self._is_leader:
+      collect.collect(self._config, self._layout.data, "held_out", runner=self._runner)
+    else:
+      self._wait_for("held_out")
     row: dict[str, Any] = {}
     for round_ in rounds:
       self._collect(round_)
       following = rounds[round_.number + 1 : round_.number + 2]
       with self._meanwhile(round_, following[0] if following else None):
         row = self._update(round_)
-      if self._campaign.evaluate_updates:
+      if self._campaign.evaluate_updates and self._is_leader:
         self._evaluate(round_)
     return row
 
   def _meanwhile(
     self, training: Round, following: Round | None
   ) -> AbstractContextManager[Any]:
-    if not self._schedule.together or following is None:
+    if not self._schedule.together or following is None or not self._is_leader:
       return contextlib.nullcontext()
     before = self._campaign.rounds[training.number - 1] if training.number else None
 
     def latest() -> policies.PolicySpec:
       while (spec := self._newest.landed(before, training)) is None:
         time.sleep(_WAIT)
-      return check_policy(spec, following)
+      return check_policy(spec, following, self._decider)
 
     return Background(
       lambda: collecting.collect_round(
@@ -82,10 +102,19 @@ class Loop:
       )
     )
 
+  def _wait_for(self, name: str) -> None:
+    """Until the first process has collected a dataset, in a folder that all share."""
+    while not plan_lib.is_declared_finished(self._layout.dataset(name)):
+      time.sleep(_WAIT)
+
   def _collect(self, round_: Round) -> None:
+    if not self._is_leader:
+      self._wait_for(round_.name)
+      return
+
     def latest() -> policies.PolicySpec:
       before = self._campaign.rounds[round_.number - 1]
-      return check_policy(self._newest.after(before), round_)
+      return check_policy(self._newest.after(before), round_, self._decider)
 
     folder = collecting.collect_round(
       self._layout,
@@ -107,13 +136,12 @@ class Loop:
 
   def _evaluate(self, round_: Round) -> None:
     networks = policies.Networks(servo=str(self._layout.checkpoints(round_)))
-    summary = evaluate.evaluate(
+    evaluate.evaluate(
       update_evaluation(self._config),
       networks,
       self._layout.evaluation(round_),
       runner=self._runner,
     )
-    del summary
 
 
 def update_evaluation(config: Mapping[str, Any]) -> Mapping[str, Any]:

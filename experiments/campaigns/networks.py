@@ -104,11 +104,11 @@ class Newest:
 
 
 def check_policy(
-  spec: policies.PolicySpec | None, round_: Round
+  spec: policies.PolicySpec | None, round_: Round, decider: str = ""
 ) -> policies.PolicySpec:
   """Raises UserError if a round has no network to collect with."""
   if spec is None:
     raise cli.UserError(
       f"round {round_.number} needs a network, but none has landed; train first"
     )
-  return dataclasses.replace(spec, noise=round_.noise)
+  return dataclasses.replace(spec, noise=round_.noise, decider=decider)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from experiments import cli, train
 from experiments.campaigns import settings
 from experiments.campaigns.layout import Layout
@@ -53,6 +55,8 @@ def update(
     loading=loading,
     init_from=start,
   )
+  if jax.process_index():
+    return made.metrics
   content = {"asked": asked, "row": made.metrics}
   cli.write_atomically(done, cli.to_json(content, indent=2) + "\n")
   return made.metrics

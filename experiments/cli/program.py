@@ -41,7 +41,7 @@ def run(
       result = main(argv)
       if result is not False:
         _record()
-      return result
+      return None if isinstance(result, bool) else result  # True would be status 1
     except KeyboardInterrupt:
       stop("interrupted; the same command continues where it was", 130)
     except Exception as error:

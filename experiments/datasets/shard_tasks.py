@@ -103,8 +103,7 @@ def collect_shard(task: ShardTask) -> ShardReport:
     # Before the shard has its name: no finished shard lacks its row, whenever the
     # program was ended. Of several rows of a shard the last one counts.
     log = cli.JsonLines(Path(task.directory).parent / LOG_FILE)
-    row = {**dataclasses.asdict(report)}
-    log.write({"shard": task.shard, **row})
+    log.write({"shard": task.shard, **dataclasses.asdict(report)})
   return report
 
 

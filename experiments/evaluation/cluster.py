@@ -14,6 +14,9 @@ from typing import Any
 from envs import fleet
 from experiments import cli
 
+# Seconds after which the size of the cluster is looked up again.
+_LOOK_AGAIN = 10.0
+
 LOCAL = "local"  # an address: a cluster of this machine, for the time of the program
 
 
@@ -34,18 +37,10 @@ def runner(address: str) -> Callable[..., Iterator[tuple[int, Any]]]:
       " -e .[cluster]"
     ) from error
   os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-  environment = {
-    # As of the processes of one machine: a core and a thread each.
-    "env_vars": {
-      "NPROC": "1",
-      "LP_NUM_THREADS": "1",
-      "PYTHONPATH": os.pathsep.join(_path()),
-    }
-  }
   try:
     ray.init(
       address,  # never None: Ray would look for a cluster that is there already
-      runtime_env=environment,
+      runtime_env=environment(),
       log_to_driver=False,
       include_dashboard=False if address == LOCAL else None,
       logging_level=logging.ERROR,
@@ -53,6 +48,17 @@ def runner(address: str) -> Callable[..., Iterator[tuple[int, Any]]]:
   except (ConnectionError, RuntimeError, ValueError) as error:
     raise cli.UserError(f"--ray_address={address}: no cluster ({error})") from error
   return map_unordered
+
+
+def environment() -> dict[str, Any]:
+  """Of the processes of the cluster: a core and a thread each, and this project."""
+  return {
+    "env_vars": {
+      "NPROC": "1",
+      "LP_NUM_THREADS": "1",
+      "PYTHONPATH": os.pathsep.join(_path()),
+    }
+  }
 
 
 def map_unordered(
@@ -72,7 +78,6 @@ def map_unordered(
 
   # Deaths are counted here, not by Ray, so that they can be told.
   remote = ray.remote(max_retries=0, num_cpus=1)(function)
-  most = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
   died = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.NodeDiedError,
@@ -82,25 +87,32 @@ def map_unordered(
   waiting = list(range(len(tasks)))[::-1]
   deaths = dict.fromkeys(waiting, 0)
   running: dict[Any, int] = {}
-  while waiting or running:
-    while waiting and len(running) < most:
-      index = waiting.pop()
-      running[remote.remote(tasks[index])] = index
-    (finished,), _ = ray.wait(list(running), num_returns=1)
-    index = running.pop(finished)
-    try:
-      yield index, ray.get(finished)
-    except died as error:
-      deaths[index] += 1
-      if deaths[index] > retries:
-        raise fleet.WorkerDiedError(
-          f"a worker of the cluster died at task {index} of {len(tasks)} again;"
-          " finished work is kept: run the same command again"
-        ) from error
-      on_death(fleet.Death(index, None, deaths[index]))
-      waiting.append(index)
-    except ray.exceptions.RayTaskError as error:
-      raise error.as_instanceof_cause() from None
+  try:
+    while waiting or running:
+      # Nodes come and go.
+      cores = int(ray.cluster_resources().get("CPU", 1))
+      while waiting and len(running) < (num_workers or max(1, cores)):
+        index = waiting.pop()
+        running[remote.remote(tasks[index])] = index
+      done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_AGAIN)
+      for finished in done:
+        index = running.pop(finished)
+        try:
+          yield index, ray.get(finished)
+        except died as error:
+          deaths[index] += 1
+          if deaths[index] > retries:
+            raise fleet.WorkerDiedError(
+              f"a worker of the cluster died at task {index} of {len(tasks)} again;"
+              " finished work is kept: run the same command again"
+            ) from error
+          on_death(fleet.Death(index, None, deaths[index]))
+          waiting.append(index)
+        except ray.exceptions.RayTaskError as error:
+          raise error.as_instanceof_cause() from None
+  finally:
+    for left in running:
+      ray.cancel(left, force=True)
 
 
 def _path() -> list[str]:

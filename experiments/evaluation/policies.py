@@ -59,6 +59,7 @@ class PolicySpec:
     step: which checkpoint.
     servo: fields of ServoConfig, as (name, value) pairs.
     noise: probability, metres and radians of `baselines.Exploring`; () for none.
+    decider: name of the actor of a Ray cluster that decides in its place; '' for none.
   """
 
   name: str
@@ -67,6 +68,7 @@ class PolicySpec:
   step: int = 0
   servo: tuple[tuple[str, Any], ...] = ()
   noise: tuple[float, ...] = ()
+  decider: str = ""
 
   @property
   def label(self) -> str:
@@ -303,5 +305,10 @@ def _cached(spec: PolicySpec) -> Policy:
 
 def _make(spec: PolicySpec) -> Policy:
   name = policy_names.parse(spec.name)
-  policy = _factory(name.kind)() if name.is_own else POLICIES[name.kind](spec)
+  if spec.decider:
+    from experiments.evaluation import deciders
+
+    policy: Policy = deciders.Remote(spec)
+  else:
+    policy = _factory(name.kind)() if name.is_own else POLICIES[name.kind](spec)
   return baselines.Exploring(policy, *spec.noise) if spec.noise else policy

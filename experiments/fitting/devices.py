@@ -15,7 +15,8 @@ _TRACE_AFTER, _TRACE_STEPS = 5, 10
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def define_flags() -> None:
+def define_flags(cpu_devices: int = 1) -> None:
+  """Defines the flags; `cpu_devices` is the default of --cpu_devices."""
   flags.DEFINE_bool(
     "distributed",
     False,
@@ -33,10 +34,11 @@ def define_flags() -> None:
   flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0.")
   flags.DEFINE_integer(
     "cpu_devices",
-    1,
+    cpu_devices,
     "Devices that a CPU is divided into, each with its share of the batch. As many as"
-    " cores, where nothing else uses them: XLA leaves much of a step to one core.",
-    lower_bound=1,
+    " cores, where nothing else uses them: XLA leaves much of a step to one core."
+    + ("" if cpu_devices else " 0: as many as train."),
+    lower_bound=min(cpu_devices, 1),
   )
   flags.DEFINE_string(
     "compilation_cache",

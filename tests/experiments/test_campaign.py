@@ -96,16 +96,18 @@ def _check_whole(workdir):
 
 @pytest.mark.slow
 def test_a_campaign_killed_at_random_moments_is_the_one_that_was_not(tmp_path):
+  begin = time.monotonic()
   straight = _start(tmp_path / "straight")
   out, errors = straight.communicate(timeout=600)
   assert straight.returncode == 0, errors
+  took = time.monotonic() - begin
   expected = _check_whole(tmp_path / "straight")
   assert "round  " in out
   workdir, rng = tmp_path / "killed", random.Random(0)
   kills = 0
-  for number in range(40):
+  for number in range(20):
     process = _start(workdir)
-    time.sleep(rng.uniform(6.0, 25.0))
+    time.sleep(rng.uniform(0.1, 0.5) * took)
     if process.poll() is not None:
       break
     # Now and then the machine asks first.
@@ -150,3 +152,37 @@ def test_collecting_while_training_records_the_networks_that_were_used(tmp_path)
 def test_a_folder_without_a_campaign_is_named(tmp_path):
   with pytest.raises(cli.UserError, match="holds no campaign"):
     campaign.show(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_node_of_a_cluster_is_killed_while_it_collects(tmp_path):
+  """A real Ray runtime of two nodes on this machine, of which one goes away."""
+  ray = pytest.importorskip("ray")
+  cluster_utils = pytest.importorskip("ray.cluster_utils")
+  small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+  os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+  cluster = cluster_utils.Cluster(
+    initialize_head=True, head_node_args={"num_cpus": 1, **small}
+  )
+  try:
+    other = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    process = _start(
+      tmp_path / "run",
+      f"--ray_address={cluster.address}",
+      "--decide=together",
+      "--schedule=turns",
+    )
+    # Both nodes work on shards of round 1, which the network makes.
+    directory = tmp_path / "run" / "data" / "round_01" / "1.0.0"
+    deadline = time.monotonic() + 400
+    while len(list(directory.glob(".tmp-*"))) < 2 and process.poll() is None:
+      assert time.monotonic() < deadline
+      time.sleep(0.02)
+    cluster.remove_node(other, allow_graceful=False)
+    _, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    assert "a worker died" in errors
+    _check_whole(tmp_path / "run")
+  finally:
+    ray.shutdown()
+    cluster.shutdown()
