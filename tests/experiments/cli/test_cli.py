@@ -14,6 +14,7 @@ from experiments import cli
 
 PROGRAMS = (
   "collect", "train", "evaluate", "export_policy", "report", "demo", "gallery", "watch",
+  "campaign",
 )  # fmt: skip
 
 
@@ -184,6 +185,19 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
   path.write_text('{"seed": 0')
   with pytest.raises(cli.UserError, match=r"config\.json is damaged"):
     cli.check_same(path, identity, "a check")
+
+
+def test_a_program_that_made_something_ends_with_status_0():
+  """`main` may return True, which sys.exit would take for status 1."""
+  code = (
+    "import sys; from experiments import cli\n"
+    "sys.argv = ['program']; cli.run(lambda argv: True)"
+  )
+  done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, check=False)
+  assert done.returncode == 0
+
+
+_ROOT = cli.CONFIGS.parents[1]
 
 
 def run(program, *arguments, folder):
