@@ -113,21 +113,28 @@ class Attempt:
 
 
 class Recorder(Protocol):
-  """Watches attempts, for videos and pictures; changes nothing."""
+  """Watches attempts, for videos and pictures; changes nothing.
+
+  Derive from it to leave out what is not needed.
+  """
 
   largest_image: int  # pixels, that it will ask the cell to draw
 
   def begin(self, env: GraspEnv) -> None:
     """An attempt begins; the bin is in view, the gripper is not."""
+    return None
 
   def decided(self, env: GraspEnv, observation: Observation, decision: Any) -> None:
     """The policy has answered; nothing has moved yet."""
+    return None
 
   def frame(self, env: GraspEnv) -> None:
     """A control period has passed."""
+    return None
 
   def end(self, env: GraspEnv, attempt: "Attempt") -> None:
     """The attempt has its label."""
+    return None
 
 
 class AttemptRun:

@@ -101,9 +101,8 @@ def campaign(
     cli.record_command(
       layout.workdir, "experiments.export_policy", [*given, f"--out={policy}"]
     )
-    cli.write_atomically(
-      layout.workdir / "demo.json",
-      cli.to_json({"seconds": seconds, "versions": cli.versions()}, indent=2) + "\n",
+    cli.write_json(
+      layout.workdir / "demo.json", {"seconds": seconds, "versions": cli.versions()}
     )
     page = stage("report", lambda: _report(layout.workdir))
   print(f"\nHeld-out prediction\n{loop.describe(row)}")

@@ -125,8 +125,7 @@ def check(config: CheckConfig, workdir: str | Path) -> dict[str, Any]:
     "config": dataclasses.asdict(config),
     "versions": cli.versions(),
   }
-  content = cli.to_json(summary, indent=2) + "\n"
-  cli.write_atomically(workdir / "cell.json", content)
+  cli.write_json(workdir / "cell.json", summary)
   cli.write_atomically(workdir / "cell.md", cell_page.markdown(summary))
   return summary
 
@@ -326,8 +325,6 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
-  if not args.workdir:
-    raise cli.UserError("--workdir is needed: a folder for the results")
   names = [field.name for field in dataclasses.fields(CheckConfig)]
   values: dict[str, Any] = {name: args[name].value for name in names}
   config = CheckConfig(**values)

@@ -209,7 +209,7 @@ def write_summary(
 ) -> None:
   """Writes summary.json: the figures, what was run, and with what."""
   content = {**summary, "config": identity, "versions": cli.versions()}
-  cli.write_atomically(workdir / "summary.json", cli.to_json(content, indent=2) + "\n")
+  cli.write_json(workdir / "summary.json", content)
 
 
 def _plan_pushed(

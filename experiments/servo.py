@@ -198,7 +198,7 @@ def film(
   folder = cli.prepare_workdir(workdir)
   with servo_video.ServoVideo(folder / "servo.mp4", size) as video:
     report = run(task, policy, policy.frame_size, video, say)
-  cli.write_atomically(folder / "servo.json", cli.to_json(report, indent=2) + "\n")
+  cli.write_json(folder / "servo.json", report)
   return report
 
 

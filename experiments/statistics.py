@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -97,24 +97,31 @@ def difference(
   )
 
 
+class Reliability(NamedTuple):
+  """Predicted against observed success, in B bins of equally many samples.
+
+  errors: [2, B], the observed rate less its lower Wilson bound, and its upper bound
+  less the rate.
+  """
+
+  predicted: np.ndarray  # [B] mean probability
+  observed: np.ndarray  # [B] success rate
+  counts: np.ndarray  # [B] samples
+  errors: np.ndarray
+
+
 def reliability(
   labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 10
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Predicted against observed success in bins that hold equally many samples.
-
-  Args:
-    labels: [N] bool or 0/1.
-    probabilities: [N] in [0, 1].
-
-  Returns:
-    (mean probability [B], success rate [B], samples [B]), B <= num_bins.
-  """
+) -> Reliability:
+  """Bins labels [N], bool or 0/1, by their probabilities [N]; B <= num_bins."""
   order = np.argsort(probabilities, kind="stable")
   parts = [p for p in np.array_split(order, num_bins) if len(p)]
-  return (
+  rates = [rate(int(labels[p].sum()), len(p)) for p in parts]
+  return Reliability(
     np.array([probabilities[p].mean() for p in parts]),
-    np.array([labels[p].mean() for p in parts]),
+    np.array([one["rate"] for one in rates]),
     np.array([len(p) for p in parts]),
+    np.array([(r["rate"] - r["low"], r["high"] - r["rate"]) for r in rates]).T,
   )
 
 

@@ -75,7 +75,7 @@ def sweep(
   cells = summarise(rows)
   cli.write_atomically(workdir / "rows.csv", as_csv(rows))
   content = {"cells": cells, "config": facts, "versions": cli.versions()}
-  cli.write_atomically(workdir / "sweep.json", cli.to_json(content, indent=2) + "\n")
+  cli.write_json(workdir / "sweep.json", content)
   return cells
 
 

@@ -122,10 +122,7 @@ def train(
   )
   cli.prepare_workdir(workdir)
   if jax.process_index() == 0:
-    cli.write_atomically(
-      workdir / "config.json",
-      cli.to_json({**identity, "versions": cli.versions()}, indent=2) + "\n",
-    )
+    cli.write_json(workdir / "config.json", {**identity, "versions": cli.versions()})
   return fit.run(workdir, identity, start, on_batch)
 
 

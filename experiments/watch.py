@@ -31,7 +31,7 @@ from typing import Any
 from absl import flags
 
 from envs import grasp_env, objects, rollout, units
-from envs.attempt import Attempt, Observation
+from envs.attempt import Attempt, Recorder
 from experiments import cli, evaluate
 from experiments.evaluation import conditions, policies, policy_names, trials
 from experiments.evaluation.replay import Together
@@ -174,8 +174,8 @@ def _word(evidence: Mapping[str, Any]) -> str:
   return f"{action} ({evidence['p_null']:.2f} here, {evidence['p_best']:.2f} best)"
 
 
-class Teller:
-  """Tells each attempt as a line, and each one that was lost; a Recorder."""
+class Teller(Recorder):
+  """Prints a line for each attempt, and for each one that was lost."""
 
   largest_image = 0
 
@@ -189,14 +189,6 @@ class Teller:
       self._say(f"attempt {self._begun}: lost; the physics became unstable")
     self._begun += 1
     self._under_way = True
-
-  def decided(
-    self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
-  ) -> None:
-    pass
-
-  def frame(self, env: grasp_env.GraspEnv) -> None:
-    pass
 
   def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
     self._say(describe(self._begun, attempt))

@@ -29,5 +29,5 @@ def in_turns(
 def write(workdir: Path, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
   """Writes NAME.json with the versions of the software; returns what it holds."""
   content = {**result, "software": cli.versions()}
-  cli.write_atomically(workdir / f"{name}.json", cli.to_json(content, indent=2) + "\n")
+  cli.write_json(workdir / f"{name}.json", content)
   return content

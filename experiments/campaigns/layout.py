@@ -68,6 +68,4 @@ def write_plan(
     for round_ in campaign.rounds
   ]
   content = {"rounds": rounds, "batch_size": config["train"]["batch_size"]}
-  cli.write_atomically(
-    layout.workdir / PLAN_FILE, cli.to_json(content, indent=2) + "\n"
-  )
+  cli.write_json(layout.workdir / PLAN_FILE, content)

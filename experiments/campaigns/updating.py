@@ -58,7 +58,7 @@ def update(
   if jax.process_index():
     return made.metrics
   content = {"asked": asked, "row": made.metrics}
-  cli.write_atomically(done, cli.to_json(content, indent=2) + "\n")
+  cli.write_json(done, content)
   return made.metrics
 
 

@@ -18,6 +18,7 @@ from experiments.cli.rows import (
   rewrite_jsonl,
   to_json,
   write_atomically,
+  write_json,
 )
 from experiments.cli.settings import (
   CONFIGS,
@@ -56,4 +57,5 @@ __all__ = [
   "to_json",
   "versions",
   "write_atomically",
+  "write_json",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli.errors import UserError
-from experiments.cli.rows import to_json, write_atomically
+from experiments.cli.rows import to_json, write_json
 
 
 def require_folder(path: str | Path, flag: str, made_by: str) -> Path:
@@ -88,7 +88,7 @@ def check_same(
       )
     for section in growing:
       now[section] = {**recorded.get(section, {}), **now[section]}
-  write_atomically(path, to_json(now, indent=2) + "\n")
+  write_json(path, now)
 
 
 def _by_field(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
   return json.dumps(plain(value), indent=indent)
 
 
+def write_json(path: str | Path, value: Any) -> None:
+  """Writes a value as a JSON file, for readers and for people."""
+  write_atomically(path, to_json(value, indent=2) + "\n")
+
+
 class JsonLines:
   """Appends rows to a JSONL file; each row is whole on disk when `write` returns.
 

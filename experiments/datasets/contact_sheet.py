@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from data_pipeline import source
 from data_pipeline.attempts import family_of
+from experiments.pictures import sheets
 
 TILE = 132  # pixels, of one image.
-_CAPTION, _GAP, _BAND = 18, 10, 4
-_PAPER, _INK = (24, 24, 28), (235, 235, 235)
+_BAND = 4
 _SUCCESS, _FAILURE = (79, 190, 116), (214, 82, 72)
 
 
@@ -48,41 +48,31 @@ def draw(attempts: Sequence[dict[str, Any]], *, columns: int = 2) -> np.ndarray:
     columns: strips beside each other.
 
   Returns:
-    uint8[H, W, 3].
+    uint8[H, W, 3]: a strip an attempt, with a band in the colour of its outcome below.
   """
-  strips = [_strip(attempt) for attempt in attempts]
-  columns = max(1, min(columns, len(strips)))
-  rows = -(-len(strips) // columns)
-  width, height = strips[0].size if strips else (1, 1)
-  sheet = Image.new(
-    "RGB",
-    (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP),
-    _PAPER,
-  )
-  for i, strip in enumerate(strips):
-    # Column by column, so that successes stand beside failures.
-    column, row = divmod(i, rows)
-    sheet.paste(strip, (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP)))
-  return np.asarray(sheet)
+  if not attempts:
+    return np.zeros((1, 1, 3), np.uint8)
+  tiles = [sheets.Tile(_strip(attempt), _words(attempt)) for attempt in attempts]
+  rows = -(-len(tiles) // columns)
+  # Column by column, so that successes stand beside failures.
+  ordered = [tile for row in range(rows) for tile in tiles[row::rows]]
+  return sheets.sheet(ordered, columns)
 
 
-def _strip(record: dict[str, Any]) -> Image.Image:
+def _strip(record: dict[str, Any]) -> np.ndarray:
   images = [record["pregrasp_image"], record["images"][0], record["images"][-1]]
-  strip = Image.new("RGB", (3 * TILE, TILE + _CAPTION + _BAND), _PAPER)
-  for i, image in enumerate(images):
-    tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC)
-    strip.paste(tile, (i * TILE, _CAPTION))
-  draw = ImageDraw.Draw(strip)
+  tiles = [
+    np.asarray(Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC))
+    for image in images
+  ]
+  strip = np.concatenate(tiles, axis=1)
   colour = _SUCCESS if record["success"] else _FAILURE
-  draw.rectangle((0, TILE + _CAPTION, 3 * TILE, TILE + _CAPTION + _BAND), fill=colour)
+  band = np.broadcast_to(np.array(colour, np.uint8), (_BAND, *strip.shape[1:]))
+  return np.concatenate([strip, band])
+
+
+def _words(record: dict[str, Any]) -> tuple[str, str]:
   outcome = "success" if record["success"] else "failure"
   if record["grasped"]:
     outcome += f": {family_of(record['grasped'])}"
-  left = f"{_shortened(record['unit'], 28)}, T = {len(record['poses'])}"
-  draw.text((2, 2), left, fill=_INK)
-  draw.text((3 * TILE - 2, 2), outcome, fill=colour, anchor="ra")
-  return strip
-
-
-def _shortened(text: str, length: int) -> str:
-  return text if len(text) <= length else text[: length - 3] + "..."
+  return f"{record['unit']}, T = {len(record['poses'])}", outcome

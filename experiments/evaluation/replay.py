@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 Which = tuple[int, int]  # (repetition, attempt) within a trial
 
 
-class Together:
+class Together(Recorder):
   """Several recorders as one."""
 
   def __init__(self, *recorders: Recorder):

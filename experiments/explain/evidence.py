@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs import cameras
-from envs.attempt import Attempt, Observation
+from envs.attempt import Attempt, Observation, Recorder
 from envs.grasp_env import GraspEnv
 from experiments.evaluation import replay, trials
 
@@ -90,8 +90,8 @@ def _explained(wanted: Wanted) -> Explained | None:
   return recorder.explained if which in found else None
 
 
-class _DecisionRecorder:
-  """Keeps an attempt; a Recorder."""
+class _DecisionRecorder(Recorder):
+  """Keeps an attempt."""
 
   def __init__(self, size: int):
     self.largest_image = size
@@ -126,9 +126,6 @@ class _DecisionRecorder:
         evidence=decision.evidence,
       )
     )
-
-  def frame(self, env: GraspEnv) -> None:
-    pass
 
   def end(self, env: GraspEnv, attempt: Attempt) -> None:
     self.explained = Explained(

@@ -39,7 +39,7 @@ def write(
 ) -> dict[str, np.ndarray]:
   """Writes the files; returns the pictures, uint8[H, W, 3] each, by name."""
   figures = groups(dataset.attempts, predictions)
-  cli.write_atomically(workdir / "held_out.json", cli.to_json(figures, indent=2) + "\n")
+  cli.write_json(workdir / "held_out.json", figures)
   images = {
     "reliability": reliability(predictions),
     **{
@@ -153,19 +153,14 @@ def reliability_by_group(
 def _draw_reliability(
   axes: Any, label: np.ndarray, probability: np.ndarray, num_bins: int
 ) -> None:
-  predicted, observed, counts = statistics.reliability(label, probability, num_bins)
-  bounds = np.array(
-    [
-      statistics.wilson(round(rate * count), int(count))
-      for rate, count in zip(observed, counts, strict=True)
-    ]
-  ).T
-  top = min(1.0, 1.1 * max(0.2, predicted.max(), bounds[1].max()))
+  found = statistics.reliability(label, probability, num_bins)
+  highest = max(found.predicted.max(), (found.observed + found.errors[1]).max())
+  top = min(1.0, 1.1 * max(0.2, float(highest)))
   axes.plot([0, top], [0, top], color=_GREY, linewidth=1, linestyle="--")
-  errors = np.maximum([observed - bounds[0], bounds[1] - observed], 0)
   axes.errorbar(
-    predicted, observed, errors, color=_BLUE, marker="o", markersize=4, capsize=2
-  )
+    found.predicted, found.observed, found.errors.clip(0), color=_BLUE, marker="o",
+    markersize=4, capsize=2,
+  )  # fmt: skip
   often, edges = np.histogram(probability, bins=np.linspace(0, top, 41))
   axes.stairs(
     0.2 * top * often / max(often.max(), 1), edges, fill=True, color=_GREY, alpha=0.4

@@ -96,7 +96,7 @@ def film(
     for index, _ in replay.in_workers(_shoot, tasks, num_workers):
       bar.update(len(tasks[index].shots))
   shown = [_entry(one) for one in films if (folder / one.file).exists()]
-  cli.write_atomically(folder / "gallery.json", cli.to_json(shown, indent=2) + "\n")
+  cli.write_json(folder / "gallery.json", shown)
 
 
 def choose(rows: Iterable[Row], policy: str, count: int) -> list[Film]:

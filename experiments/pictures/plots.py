@@ -136,32 +136,16 @@ def calibration(
   name: str = "calibration",
 ) -> str:
   """Reliability plot: predicted against observed success, with 95 % intervals."""
-  predicted, observed, counts = statistics.reliability(labels, probabilities, num_bins)
-  bounds = [
-    statistics.wilson(round(rate * n), int(n))
-    for rate, n in zip(observed, counts, strict=True)
-  ]
-  errors = np.array(
-    [
-      (max(0.0, r - b[0]), max(0.0, b[1] - r))
-      for r, b in zip(observed, bounds, strict=True)
-    ]
-  ).T
-  top = min(
-    1.0, max(0.2, float(max(predicted.max(), max(b[1] for b in bounds))) + 0.05)
-  )
+  found = statistics.reliability(labels, probabilities, num_bins)
+  highest = max(found.predicted.max(), (found.observed + found.errors[1]).max())
+  top = min(1.0, max(0.2, float(highest)) + 0.05)
   with plt.rc_context(STYLE):
     figure, axes = plt.subplots(figsize=(4.4, 4.0))
     axes.plot([0, top], [0, top], color=_SOFT, linewidth=1.0, linestyle="--")
     axes.errorbar(
-      predicted,
-      observed,
-      yerr=errors,
-      color=COLOUR_A,
-      linewidth=1.6,
-      marker="o",
-      markersize=4,
-    )
+      found.predicted, found.observed, found.errors.clip(0), color=COLOUR_A,
+      linewidth=1.6, marker="o", markersize=4,
+    )  # fmt: skip
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     axes.set_xlabel("predicted probability of success")
     axes.set_ylabel("observed success rate")

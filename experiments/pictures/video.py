@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from envs import arm, cameras, grasp_env, gripper, objects, units
-from envs.attempt import Attempt, Observation
+from envs.attempt import Attempt, Observation, Recorder
 from experiments import cli
 from experiments.pictures import sheets
 
@@ -169,7 +169,7 @@ def unit_tile(
   return sheets.Tile(image, (unit.name, surfaces))
 
 
-class OverlayRecorder:
+class OverlayRecorder(Recorder):
   """Keeps one decision's image pair and candidates, as in Figure 2.
 
   A Recorder that keeps the decision whose candidates differ most, and a context
@@ -210,12 +210,6 @@ class OverlayRecorder:
       ),
       "probabilities": np.asarray(evidence["probabilities"]),
     }
-
-  def frame(self, env: grasp_env.GraspEnv) -> None:
-    pass
-
-  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
-    pass
 
   def __enter__(self) -> "OverlayRecorder":
     return self

@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 
 from envs import grasp_env
-from envs.attempt import Attempt, Observation
+from envs.attempt import Observation, Recorder
 from experiments import cli
 
 _LATEST = 0.1  # s behind real time, after which the rest is not made up for
@@ -36,7 +36,7 @@ class WindowClosedError(Exception):
   """The person has closed the window."""
 
 
-class Window:
+class Window(Recorder):
   """MuJoCo's viewer on the cell that is being recorded; a Recorder.
 
   It shows copies of the model and the state, so that nothing done in the window, nor
@@ -51,9 +51,6 @@ class Window:
     self._data: mujoco.MjData | None = None
     self._opening: futures.Future[tuple[Any, list[Any]]] | None = None
     self._pace = Pace()
-
-  def begin(self, env: grasp_env.GraspEnv) -> None:
-    pass
 
   def decided(
     self, env: grasp_env.GraspEnv, observation: Observation, decision: Any
@@ -74,9 +71,6 @@ class Window:
     mujoco.mj_copyData(self._data, model, env.data)
     self._handle.sync()
     self._pace.wait_until(env.data.time)
-
-  def end(self, env: grasp_env.GraspEnv, attempt: Attempt) -> None:
-    pass
 
   def show_beside(self, image: np.ndarray, text: str) -> None:
     """Shows a picture uint8[H, W, 3] and a line in the window, until the next."""

@@ -99,11 +99,11 @@ def test_reliability_of_a_calibrated_predictor_lies_on_the_diagonal():
   rng = np.random.default_rng(2)
   probabilities = rng.random(20_000)
   labels = rng.random(20_000) < probabilities
-  predicted, observed, counts = statistics.reliability(labels, probabilities)
+  predicted, observed, counts, _ = statistics.reliability(labels, probabilities)
   assert counts.sum() == 20_000
   np.testing.assert_allclose(predicted, observed, atol=0.04)
 
 
 def test_reliability_of_few_samples_has_no_empty_bin():
-  _, _, counts = statistics.reliability(np.array([1, 0]), np.array([0.2, 0.7]))
+  _, _, counts, _ = statistics.reliability(np.array([1, 0]), np.array([0.2, 0.7]))
   assert counts.tolist() == [1, 1]
