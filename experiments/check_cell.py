@@ -114,7 +114,7 @@ def check(config: CheckConfig, workdir: str | Path) -> dict[str, Any]:
   """Checks the cell, or goes on with it; returns the content of cell.json.
 
   Raises:
-    UserError: something that the caller can mend.
+    UserError: an input cannot be used.
   """
   workdir = cli.prepare_workdir(workdir)
   cli.check_same(workdir / "config.json", config.deciding(), "a check")

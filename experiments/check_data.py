@@ -26,20 +26,19 @@ _MOST = 50
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-  """A dataset, what was found in it, and what was done.
+  """A dataset, the problems found in it, and what was done about them.
 
   Attributes:
     directory: the dataset's folder.
     report: what was found.
     num_moved: shards that were moved away.
-    is_mended: whether what is left was declared finished, with an index and all else
-      that speaks of the whole written anew.
+    is_repaired: whether the rest was declared finished, with a new index and metadata.
   """
 
   directory: Path
   report: check.Report
   num_moved: int
-  is_mended: bool
+  is_repaired: bool
 
 
 def check_data(
@@ -64,11 +63,11 @@ def check_data(
     num_shards = plan_lib.read_plan(path).num_shards
     with cli.progress(num_shards, f"check {path.parent.name}", "shards") as bar:
       report = check.check_dataset(path, num_threads=num_threads, on_shard=bar.update)
-    num_moved, is_mended = 0, False
+    num_moved, is_repaired = 0, False
     if report.problems and quarantine:
       num_moved = len(report.broken_shards)
-      is_mended = finish.quarantine(path, report.broken_shards) is not None
-    checked.append(Checked(path, report, num_moved, is_mended))
+      is_repaired = finish.quarantine(path, report.broken_shards) is not None
+    checked.append(Checked(path, report, num_moved, is_repaired))
   return checked
 
 
@@ -93,14 +92,14 @@ def describe(checked: Checked) -> str:
       f"  moved {checked.num_moved} shards into"
       f" {checked.directory / 'quarantine'}; run the collection again to make them"
     )
-  elif checked.is_mended:
+  elif checked.is_repaired:
     lines.append(
-      "  no shard is broken, none was moved; what speaks of all of them is written anew"
+      "  no shard is broken, none was moved; the index and the metadata were rewritten"
     )
   elif report.broken_shards:
     lines.append("  --quarantine moves them away, so that the rest can be used")
   elif report.problems:
-    lines.append("  no shard is broken: run the collection again to mend the rest")
+    lines.append("  no shard is broken: run the collection again to repair the rest")
   return "\n".join(lines)
 
 

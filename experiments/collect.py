@@ -8,7 +8,7 @@ collection that was interrupted; the same config gives the same attempts, byte f
 byte, whatever the number of workers.
 
 Several machines fill one dataset in a shared folder with the same command and
---worker_index=0 (1, 2, ...) --worker_count=3; whoever is last declares it finished.
+--worker_index=0 (1, 2, ...) --worker_count=3; the last one declares it finished.
 """
 
 import dataclasses
@@ -136,7 +136,7 @@ def collect(
     The dataset's folder; finished if no shard of another worker is missing.
 
   Raises:
-    UserError, DatasetError: something that the caller can mend.
+    UserError, DatasetError: an input cannot be used.
   """
   if name not in GROUPS:
     raise cli.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")

@@ -3,7 +3,7 @@ r"""The main job: from simulated robots to a servoing policy and a report.
   python -m experiments.demo --workdir=runs/demo
 
 A small campaign (`experiments.campaign`): a round of random attempts, training, rounds
-with the network that came of it, then evaluation, export and a report. The same command
+with the trained network, then evaluation, export and a report. The same command
 continues where it was interrupted.
 """
 

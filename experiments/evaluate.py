@@ -1,11 +1,11 @@
-r"""Measures policies on objects and units that were never trained on (Section 6).
+r"""Measures policies on unseen objects and units (Section 6).
 
   python -m experiments.evaluate --config=experiments/configs/demo.py \
     --checkpoint=runs/demo/train/checkpoints --workdir=runs/demo/evaluate \
     --policies=random,hand_designed,servo
 
 Both protocols: with replacement, where what was grasped goes back into the bin, and
-without. Every policy meets the same bins from the same seeds. Writes rows.jsonl (a row
+without. Every policy gets the same bins from the same seeds. Writes rows.jsonl (a row
 an attempt), summary.json, videos/, overlay.npz and units.png; the same command
 continues where it was. `experiments.sweep` does so under many conditions.
 """
@@ -26,13 +26,13 @@ from experiments.evaluation.seeds import Purpose, scene_seed
 from experiments.fitting import train_config
 from experiments.pictures import films, sheets, video
 
-# Held-out units from this seed on: those below chose the best checkpoint.
+# Held-out units from this seed on; those below selected the best checkpoint.
 _FIRST_UNIT = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-  """What decides an evaluation.
+  """What an evaluation depends on.
 
   Attributes:
     policies: see `policy_names`, in the order of the table.
@@ -105,11 +105,11 @@ def evaluate(
   workdir: str | Path,
   runner: trials_lib.Runner = fleet.map_unordered,
 ) -> dict[str, Any]:
-  """Evaluates, or goes on with it.
+  """Evaluates, or continues an evaluation.
 
   Args:
     config: sections `network`, `servo` and `evaluate`.
-    networks: where the learned policies find theirs; the best checkpoints are used.
+    networks: of the learned policies; the best checkpoints are used.
     workdir: where the results go.
     runner: of the trials, see `trials.run`.
 
@@ -117,7 +117,7 @@ def evaluate(
     The content of summary.json.
 
   Raises:
-    UserError, CheckpointError: something that the caller can mend.
+    UserError, CheckpointError: an input cannot be used.
   """
   settings = build_config(config["evaluate"])
   frame_size = train_config.build_network(config["network"]).frame_size
@@ -258,7 +258,7 @@ def define_flags() -> None:
 
 
 def config_from_flags() -> Any:
-  """The config with what flags put in its place."""
+  """The config with the overrides of the flags."""
   args = flags.FLAGS
   if args.policies:
     args.config.evaluate.policies = tuple(args.policies)

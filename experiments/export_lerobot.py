@@ -30,11 +30,11 @@ def export(
   Args:
     data: `<root>/<name>/<version>`, or `<root>/<name>` if it has one version.
     out: a folder that does not exist.
-    fps: steps a second that LeRobot is told; steps have no time of their own.
+    fps: steps a second to declare; our steps have no fixed duration.
     on_bad_record: whether a broken record is an error, or is left out.
 
   Raises:
-    UserError, DatasetError: something that the caller can mend.
+    UserError, DatasetError: an input cannot be used.
   """
   if importlib.util.find_spec("pyarrow") is None:
     raise cli.UserError(

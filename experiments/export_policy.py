@@ -6,7 +6,7 @@ r"""Exports a trained policy as one file that a control process can load.
 The file holds weights, the decision functions for cpu, cuda and tpu, the limits, and an
 input with its answer. Before it gets its name it is loaded back and must give that
 answer. Limits hold inside the functions: the workspace, the longest motion and turn of
-a decision (--config.servo.max_step, --config.servo.max_turn), and a person's own
+a decision (--config.servo.max_step, --config.servo.max_turn), and your own
 (--grasp_in, --keep_out, --yaw_range). docs/exported_policy.md says what else it
 promises. Exporting again, for a newer JAX or with other limits, is the same command.
 """
@@ -42,10 +42,10 @@ def export(
     checkpoint_directory: `checkpoints` of a run of experiments.train.
     out: the file; replaced only by a whole one that passed its self-test.
     step: of the checkpoint, or `best` or `last`.
-    constraints: a person's own limits, that hold wherever the file is used.
+    constraints: your own limits, which hold wherever the file is used.
 
   Raises:
-    UserError, CheckpointError, PolicyFileError: something that the caller can mend.
+    UserError, CheckpointError, PolicyFileError: an input cannot be used.
   """
   folder = cli.require_folder(
     checkpoint_directory, "checkpoint", "python -m experiments.train"

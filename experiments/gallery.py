@@ -1,11 +1,11 @@
-r"""Pictures of what the cell can be: robots, grippers, objects, depth.
+r"""Pictures of the cells: robots, grippers, objects, depth.
 
   python -m experiments.gallery --workdir=runs/gallery
   python -m experiments.gallery --workdir=runs/gallery --objects=hammer,bottle
 
 Writes units.png (Figure 6: every robot's camera, one joint configuration), grippers.png
-(Figure 7: wear from close by), objects_*.png (instances of every family, what sort of
-thing they are), depth.png (what the hand-designed baseline is given).
+(Figure 7: wear from close by), objects_*.png (instances of every family and their
+properties), depth.png (the input of the hand-designed baseline).
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def gallery(
     arm: of all robots, see `envs.units.Unit`.
     num_units: training robots; a third as many held-out ones are shown beside them.
     size: of one image, pixels.
-    say: is told each file as one line.
+    say: called with one line per file.
 
   Raises:
     UserError, ObjectsError, MeshError, MenagerieError: an argument that cannot be
@@ -66,7 +66,7 @@ def gallery(
       " pixels"
     )
   for one in (selection,) if selection else GROUPS:
-    objects.choose(one)  # says what is wrong with it, before anything is drawn
+    objects.choose(one)  # raises before anything is drawn
   folder = cli.prepare_workdir(workdir)
   robots = [
     *units.fleet_units(num_units, "training", arm=arm),

@@ -5,9 +5,9 @@ r"""Brings the grasping dataset that the paper's authors published into our form
 
 --source is a folder of TFRecord files, or a pattern such as 'data/*_057.tfrecord*'.
 Each file becomes one shard of a TFDS dataset in <workdir>/<name>/1.0.0; the same
-command goes on with an import that was interrupted. What is read of a record, and what
-is assumed about it, stands in data_pipeline/importers/levine2016.py. No record says
-what gripper/status is: --gripper_status is needed.
+command resumes an interrupted import. data_pipeline/importers/levine2016.py documents
+what is read from a record and what is assumed about it. Records do not say what
+gripper/status means: --gripper_status is needed.
 
 With --on_bad_record=skip broken attempts are left out and counted. Every file's counts
 and rejected records are rows of <workdir>/<name>/import.jsonl.
@@ -76,7 +76,7 @@ def import_dataset(
     source: a folder, searched with its subfolders, or a pattern of files.
     workdir: the folder of datasets.
     name: of the new dataset.
-    conventions: what the records leave open.
+    conventions: what the records do not say.
     on_bad_record: whether a broken record ends the import, or is left out and counted.
     num_workers: processes, 0 for one a core; the attempts do not depend on it.
 
@@ -95,8 +95,7 @@ def import_dataset(
              on_bad_record)
     for path in paths
   ]  # fmt: skip
-  # The same look whatever becomes of broken records, so that one who decides to leave
-  # them out goes on with the same plan.
+  # Independent of on_bad_record, so that a later --on_bad_record=skip resumes the plan.
   usable = []
   log = cli.JsonLines(workdir / name / LOG)
   for task in tasks:
@@ -163,10 +162,7 @@ def find_files(source: str) -> tuple[list[Path], Path]:
 
 
 def first_look(task: FileTask) -> FileReport:
-  """Whether a file has an attempt at all; a shard cannot be empty.
-
-  Reads up to the first usable attempt.
-  """
+  """Reads up to the first usable attempt: a shard cannot be empty."""
   report = FileReport(task.name)
   for raw, found in _attempts(task):
     if not isinstance(found, str):
@@ -180,10 +176,10 @@ def import_file(
 ) -> FileReport:
   """Imports one file; runs in a worker process.
 
-  `advance` is told how many bytes of the file were read so far.
+  `advance` is called with the number of bytes read so far.
 
   Raises:
-    UserError: a record is broken and is not to be left out.
+    UserError: a record is broken and `on_bad_record` is 'fail'.
   """
   report = FileReport(task.name, task.shard)
   with writer.ShardWriter(task.directory, task.shard) as shard:
@@ -194,7 +190,7 @@ def import_file(
         report = report.plus(found)
       elif task.on_bad_record == "fail":
         raise cli.UserError(
-          f"{task.path}, record {raw.number}: {found}; mend it, or {_SKIP}"
+          f"{task.path}, record {raw.number}: {found}; repair it, or {_SKIP}"
         )
       else:
         report = report.without(raw.number, found, raw.unread)
@@ -228,9 +224,9 @@ def _attempts(
 
 
 def _first_seed(name: str) -> int:
-  """A number of its own for each file, in whatever import, with room for 2^23 records.
+  """A number for each file, the same in every import, with room for 2^23 records.
 
-  So that attempts of two imports can be told apart when they are merged.
+  Merged imports can then tell their attempts apart.
   """
   digest = hashlib.blake2b(name.encode(), digest_size=5).digest()
   return int.from_bytes(digest, "little") << 23
@@ -248,7 +244,7 @@ def _run(tasks: list[FileTask], num_bytes: int, num_workers: int) -> None:
       bar.update((finished + within) // _MB - bar.n)
 
     workers = min(num_workers or fleet.num_cores(), len(tasks))
-    # Only where it runs in this process can a file tell how far it is.
+    # A file reports its progress only when it is read in this process.
     function = (
       import_file if workers > 1 else functools.partial(_import_here, advance=advance)
     )

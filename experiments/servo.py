@@ -81,7 +81,7 @@ def run(
 
   Args:
     policy: of images of `frame_size` pixels.
-    say: is told each attempt as one line.
+    say: called with one line per attempt.
 
   Raises:
     DivergedError: the physics became unstable again and again.
@@ -143,7 +143,7 @@ def describe(number: int, attempt: real_time.Servoed) -> str:
 def summarize(
   task: ServoTask, deadline: float, attempts: Sequence[real_time.Servoed]
 ) -> dict[str, Any]:
-  """The closing report: latencies in milliseconds, what was missed, what came of it."""
+  """The closing report: latencies in ms, missed deadlines, outcomes."""
   made = [decision for attempt in attempts for decision in attempt.decisions]
   latency = 1e3 * np.array([decision.seconds for decision in made])
   held = [d.cause.name.lower() for d in made if d.cause != Cause.NONE]

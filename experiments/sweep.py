@@ -1,4 +1,4 @@
-r"""Measures policies under many conditions: a camera that was moved, worn fingers, ...
+r"""Measures policies under many conditions: a moved camera, worn fingers, ...
 
   python -m experiments.sweep --checkpoint=runs/demo/train/checkpoints \
     --workdir=runs/demo/sweep --policies=servo,open_loop,hand_designed \
@@ -9,8 +9,8 @@ condition is NAME=AMOUNT, see `evaluation.conditions`; calibrated policies keep 
 that the camera had before it was moved. Networks trained on more or less data are
 policies servo@LABEL, see --checkpoints.
 
-The same command goes on where it was stopped, to the trial; a worker that dies is named
-and its trial tried again. All cores are used; with --ray_address those of a cluster.
+The same command resumes at the trial where it stopped; a trial whose worker died is
+retried. It uses all cores, with --ray_address those of a cluster.
 Writes rows.jsonl (a row an attempt, with its seed, configuration and versions),
 rows.csv for pandas, and sweep.json: rates by policy, protocol and condition.
 """
@@ -38,11 +38,11 @@ def sweep(
   workdir: str | Path,
   runner: trials.Runner = fleet.map_unordered,
 ) -> list[dict[str, Any]]:
-  """Sweeps, or goes on with it.
+  """Sweeps, or continues a sweep.
 
   Args:
     config: sections `network`, `servo`, `evaluate` and `sweep`.
-    networks: where the learned policies find theirs.
+    networks: of the learned policies.
     workdir: where the results go.
     runner: of the trials: `fleet.map_unordered`, or that of a cluster.
 
@@ -50,7 +50,7 @@ def sweep(
     The cells of sweep.json, see `summarise`.
 
   Raises:
-    UserError, CheckpointError: something that the caller can mend.
+    UserError, CheckpointError: an input cannot be used.
   """
   settings = evaluate.build_config({**config["evaluate"], **_replaced(config["sweep"])})
   parsed = [conditions_lib.parse(text) for text in config["sweep"]["conditions"]]

@@ -18,10 +18,10 @@ The same command continues a run that was interrupted, to the same weights as an
 uninterrupted one. The same seed gives the same weights, bit for bit on a CPU. SIGTERM
 and SIGINT save after the step and end with status 75; a second one ends at once.
 
-It trains on all devices that it finds, and with --distributed or --coordinator on those
-of several processes (docs/scaling.md); every process then needs the same command, the
-same files and the same --workdir, of which the first one writes the figures. Neither
-their number nor that of the devices changes the batches, crops and colours included.
+It trains on all devices of this process, or with --distributed or --coordinator on
+those of several processes (docs/scaling.md). Every process needs the same command,
+files and --workdir; the first one writes the figures. Batches, with their crops and
+colours, do not depend on the number of processes or devices.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ def train(
 ) -> loop.Trained:
   """Trains to the end of the config's phases, or continues to there.
 
-  Everything that can be checked is checked before anything is written or compiled.
+  It checks all inputs before it writes or compiles anything.
 
   Args:
     config: sections `network` and `train`, see experiments/configs.
@@ -132,7 +132,7 @@ def open_data(
   frame_size: int,
   options: options_lib.DataOptions = options_lib.EVERYTHING,
 ) -> tuple[source.Dataset, source.Dataset]:
-  """Opens and checks both sides. Raises an error that names what to mend."""
+  """Opens and checks both sides. Raises an error that says what to fix."""
   train = options_lib.open_folders(data, "data", frame_size, options)
   train = options_lib.parse_filter(options.only).apply(train)
   if options.split:

@@ -1,4 +1,4 @@
-r"""A policy in a cell, to look at: as a video, in a window, or decision by decision.
+r"""Shows a policy in a cell: as a video, in a window, or decision by decision.
 
   python -m experiments.watch --policy=random --workdir=runs/watch
   python -m experiments.watch --policy=servo --checkpoint=runs/demo/train/checkpoints \
@@ -8,18 +8,18 @@ r"""A policy in a cell, to look at: as a video, in a window, or decision by deci
   python -m experiments.watch --evaluation=runs/demo/evaluate --row=17 \
     --checkpoint=runs/demo/train/checkpoints --explain --workdir=runs/explain
 
-The video shows what the policy's camera sees, larger; the window any view, in real
-time, until it is closed. Every attempt is told in a line. With --explain a page shows
-each decision of one attempt: the images, the candidates, their probabilities, the
-ratio and the reason. Nothing of this changes an attempt.
+The video shows what the policy's camera sees, enlarged; the window shows any view, in
+real time, until it is closed. Every attempt is summed up in a line. With --explain a
+page shows each decision of one attempt: the images, the candidates, their
+probabilities, the ratio and the reason. None of this changes an attempt.
 
 Any row of an evaluation or a sweep can be explained: --row counts the rows of
-rows.jsonl from 0, and the folder's config.json has the rest, but for the network:
+rows.jsonl from 0. The folder's config.json has the rest, except the network: give
 --checkpoint (--open_loop, --exported, --checkpoints), and --config if it is not the
-demo's. The row's whole trial is made again, as the last digits of scores may depend on
-what else is decided at that time, and the page says whether it is the same attempt.
+demo's. The row's whole trial is repeated, because the last digits of scores may depend
+on what else is decided in the same call; the page says whether it is the same attempt.
 Without a folder, --unit and --seed of a row, with the --config that config.json shows,
-give its attempts, too; those of policies with a network up to such digits.
+also give its attempts, up to such digits where a network decides.
 """
 
 import dataclasses
@@ -68,9 +68,9 @@ def plan_scene(
     arm: see `envs.units.Unit`; '' is the config's.
     num_attempts: in this one bin.
     num_steps: T; 0 is the config's.
-    seed: of the scene. Small numbers are scenes that nothing was trained or measured on
-      (`experiments.evaluation.seeds`).
-    condition: what is other than in training, see `experiments.evaluation.conditions`.
+    seed: of the scene. Nothing is trained or measured on scenes with small numbers
+      (`evaluation.seeds`).
+    condition: one change from the training setup, see `evaluation.conditions`.
 
   Raises:
     UserError, ObjectsError, MeshError: one of them names nothing that there is.
@@ -112,7 +112,7 @@ def film(
 
   Args:
     size: of the picture without its caption, pixels, even, from 64 to 1024.
-    say: is told each attempt as one line.
+    say: called with one line per attempt.
 
   Raises:
     UserError: the folder or the size cannot be used.
@@ -134,15 +134,15 @@ def _check_size(size: int) -> None:
 def show(
   scene: rollout.SceneTask, policy: policies.PolicySpec, say: Say = print
 ) -> None:
-  """Shows the attempts in a window as they are made, until it is closed, or Ctrl-C.
+  """Shows the attempts in a window in real time, until it is closed, or Ctrl-C.
 
-  When those of the scene are done, the next seed fills the bin, and a new window opens.
+  After the scene's attempts, the next seed fills the bin and a new window opens.
 
   Raises:
     UserError: no window can be opened here.
   """
   window_lib.check_display()
-  act = policies.make_policy(policy)  # before the window opens: it may take a while
+  act = policies.make_policy(policy)  # loads and compiles before the window opens
   window = window_lib.Window()
   recorder = Together(window, Teller(say))
   try:
@@ -150,13 +150,13 @@ def show(
       following = dataclasses.replace(scene, scene_seed=seed)
       rollout.run_scene(following, act, recorder)
   except (window_lib.WindowClosedError, KeyboardInterrupt):
-    pass  # either is how one stops looking
+    pass  # either ends the show
   finally:
     window.close()
 
 
 def describe(number: int, attempt: Attempt) -> str:
-  """An attempt as a line: the label, what it rests on, and the decisions."""
+  """An attempt as a line: the label, what it is based on, and the decisions."""
   held = attempt.grasped or ("something" if attempt.simulator_truth else "nothing")
   return (
     f"attempt {number}: {'success' if attempt.success else 'failure'};"

@@ -113,7 +113,7 @@ def ours(
   num_threads: int = 1,
   num_workers: int = 0,
 ) -> float:
-  """Samples a second of the loader, in batches, images decoded anew for each."""
+  """Samples a second of the loader, in batches, decoding every image each time."""
   config = loader_config(crop_size, num_threads, num_workers)
   loader = loader_lib.make_loader(dataset, config)
   try:
@@ -221,7 +221,7 @@ def child(directory: Path, times: int) -> dict[str, float]:
 
 
 def _copy(directory: Path, number: int) -> source.Dataset:
-  """The dataset opened anew, its attempts as if they were of other units."""
+  """The dataset opened again, its attempts relabelled as of other units."""
   dataset = source.open_dataset(directory)
   unit = dataset.attempts.unit
   names = [f"{name}, copy {number}" for name in unit.names]
@@ -328,7 +328,9 @@ def describe(result: dict[str, Any]) -> str:
   if not result["peers_measured"]:
     lines.append("The peers were left out: torch is not installed.")
   if not result["kept_on_one_core"]:
-    lines.append("This system kept nobody on one core: threads may have used others.")
+    lines.append(
+      "This system cannot pin threads to one core: they may have used others."
+    )
   lines.append("")
   for kind in ("threads", "workers"):
     lines.extend(

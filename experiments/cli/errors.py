@@ -1,4 +1,4 @@
-"""What ends a program in one line: errors that explain themselves."""
+"""Errors that end a program with one line."""
 
 import errno
 import sys
@@ -8,14 +8,13 @@ PACKAGES = ("hand_eye", "envs", "data_pipeline", "experiments")
 
 
 class UserError(Exception):
-  """Something the person who started the program can mend; shown as one line."""
+  """An error that the user can fix; shown as one line."""
 
 
 def message_for_user(error: BaseException) -> str | None:
-  """One line for errors that explain themselves, None for those that are bugs.
+  """One line for errors that the user can fix, None for bugs.
 
-  Error classes of our own packages are written for the reader; so are the operating
-  system's about files.
+  Errors of our own packages and of the operating system about files are the user's.
   """
   if type(error).__module__.split(".")[0] in PACKAGES:
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Work folders: there, writable, and of one configuration."""
+"""Checks of work folders: they exist, are writable, and hold one configuration."""
 
 import json
 import tempfile
@@ -51,8 +51,8 @@ def check_same(
 
   Args:
     path: of the folder's config.json, written if nothing is refused.
-    identity: what decides the results: fields, and sections of fields.
-    what: the folder then holds, `an evaluation`.
+    identity: what the results depend on: fields, and sections of fields.
+    what: the folder holds: `an evaluation`.
     growing: sections that may gain fields, or leave out some that the folder has; what
       both know must agree, and the file keeps all.
 

@@ -1,4 +1,4 @@
-"""Starts an absl program: its flags, its clear endings.
+"""Runs an absl program: flags, one-line errors, exit status.
 
 A program is `main(_)` and `define_flags()`, started by `run(main, define_flags)`.
 Importing a program defines no flag, so that programs can call each other's functions.

@@ -1,4 +1,4 @@
-"""How far a program is: progress bars, and time inside and outside."""
+"""Progress bars and stopwatches."""
 
 import sys
 import time

@@ -51,8 +51,8 @@ def write_json(path: str | Path, value: Any) -> None:
 class JsonLines:
   """Appends rows to a JSONL file; each row is whole on disk when `write` returns.
 
-  Several processes may append to one file. A row that a kill or a full disk tore stays
-  a line of its own, which `read_jsonl` leaves out.
+  Several processes may append to one file. A row that was cut off by a kill or a full
+  disk stays a line of its own, which `read_jsonl` skips.
   """
 
   def __init__(self, path: str | Path):
@@ -75,7 +75,7 @@ class JsonLines:
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-  """Rows of a JSONL file; [] if there is none. Torn lines are left out, and named."""
+  """Rows of a JSONL file; [] if there is none. Skips torn lines with a warning."""
   path = Path(path)
   if not path.exists():
     return []

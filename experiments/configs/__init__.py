@@ -10,5 +10,5 @@ sections
   evaluate   how many attempts of which policies
 
 Any field can be replaced on the command line: --config.train.batch_size=128.
-A field that nobody knows is an error.
+An unknown field is an error.
 """

@@ -54,7 +54,7 @@ def collect() -> ConfigDict:
       "num_held_out": 512,
       "num_units": 14,
       "num_held_out_units": 4,
-      # A bin is filled anew after so many attempts: the objects are swapped out.
+      # The objects are swapped out after this many attempts.
       "attempts_per_scene": 4,
       "scenes_per_shard": 16,
       # With these the random policy succeeds in 10 to 30 % (Section 5.2).

@@ -16,11 +16,10 @@ _SUCCESS, _FAILURE = (79, 190, 116), (214, 82, 72)
 
 
 def choose(attempts: source.Attempts, count: int, seed: int = 0) -> list[int]:
-  """Picks attempts: successes and failures in turn, from as many units as there are.
+  """Picks attempts: successes and failures, spread over all units.
 
   Returns:
-    At most `count` indices, successes and failures half and half where both are
-    there.
+    At most `count` indices, half successes and half failures where both exist.
   """
   order = np.random.default_rng(seed).permutation(len(attempts))
   unit, success = np.asarray(attempts.unit), attempts.success

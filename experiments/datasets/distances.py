@@ -1,7 +1,7 @@
-"""How far commands reach: the ranges in which predictions are judged.
+"""Ranges of command length, for which predictions are evaluated separately.
 
-A command that descends 4 to 10 cm onto a place beside it is near; a null command is one
-seen from where the gripper closed.
+A near command descends 4 to 10 cm onto a place beside the gripper; a null command is
+that of the image at closing.
 """
 
 from typing import NamedTuple

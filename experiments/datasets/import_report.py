@@ -1,4 +1,4 @@
-"""What came of an import: a row a file, and what a person should know of it."""
+"""Reports on an import: a row per file, and a summary."""
 
 import dataclasses
 import json
@@ -80,7 +80,7 @@ def read_reports(folder: str | Path) -> list[FileReport]:
 
 
 def summary(reports: Sequence[FileReport]) -> list[str]:
-  """What a person should know of an import, line by line."""
+  """The summary of an import, line by line."""
 
   def total(name: str) -> int:
     return sum(getattr(report, name) for report in reports)

@@ -1,4 +1,4 @@
-"""What the training programs are told about data: folders, shares, filters, splits."""
+"""The data options of the training programs: folders, shares, filters, splits."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ _FILTERS = {
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-  """Which of the attempts to use, and how far to trust them.
+  """Which attempts to use, and how thoroughly to check them.
 
   Attributes:
     only: filters on what is learned from, 'unit=a,b', 'family=box', 'round=0,1' or
@@ -32,7 +32,7 @@ class DataOptions:
     split: 'unit:0.2' holds out a fifth of the units of the training data, instead of
       other folders; 'family', 'scene' and 'attempt' do so for those.
     on_bad_record: 'fail' or 'skip', see data_pipeline.source.
-    verify: how much is looked at before training, see data_pipeline.source; 'auto'
+    verify: how much is checked before training, see data_pipeline.source; 'auto'
       is 'records' for datasets up to 2 GiB and 'index' for larger ones.
   """
 
@@ -143,7 +143,7 @@ def open_folders(
 
 
 def level(path: Path, verify: str) -> source.Verify:
-  """What `--verify` means for a dataset. Raises UserError if it is none of VERIFY."""
+  """The verification level of a dataset. Raises UserError if it is none of VERIFY."""
   if verify not in VERIFY:
     raise cli.UserError(f"--verify={verify}: expected one of {', '.join(VERIFY)}")
   if verify == "auto":

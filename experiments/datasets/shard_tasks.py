@@ -35,7 +35,7 @@ class ShardTask:
 
 @dataclasses.dataclass(frozen=True)
 class SceneReport:
-  """What one bin gave, for whoever watches over the fleet.
+  """What one bin gave, for the monitor of the fleet.
 
   Attributes:
     unit: the robot.

@@ -1,7 +1,7 @@
 """Tasks on the processes of a Ray cluster, with the arguments of `fleet.map_unordered`.
 
-Ray brings the tasks to the machines and tries those again whose worker died; the rest
-of the project knows nothing of it. Every machine needs this project, and the folders of
+Ray sends the tasks to the machines; a task whose worker died is retried. The rest of
+the project does not depend on Ray. Every machine needs this project, and the
 checkpoints under the same path.
 """
 

@@ -1,4 +1,4 @@
-"""Conditions of an evaluation: one thing that is other than it was in training.
+"""Conditions of an evaluation: one change from the training setup.
 
 Written as NAME=AMOUNT: a field of `envs.perturbations.Perturbation` (a moved camera, a
 worn gripper, ...), `push`, the speed in m/s with which the objects are knocked about
@@ -22,7 +22,7 @@ NAMES = (*_PERTURBATIONS, "push", "num_steps")
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-  """One thing that is changed; the default changes nothing.
+  """One change; the default changes nothing.
 
   Attributes:
     name: of NAMES, or ''.
@@ -47,7 +47,7 @@ class Condition:
     self._perturbation()
 
   def __str__(self) -> str:
-    # As many digits as tell any two amounts apart that a person writes.
+    # Enough digits to tell any two amounts apart that someone types.
     return f"{self.name}={self.amount:.12g}" if self.name else ""
 
   def robots(self, robots: Sequence[units.Unit]) -> list[units.Unit]:

@@ -108,7 +108,7 @@ def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySp
   Args:
     name: see `policy_names`.
     config: its sections `network` and `servo` are for the learned policies.
-    networks: where those find theirs.
+    networks: of those.
 
   Raises:
     UserError, CheckpointError: there is none of that name, or no network for it.
@@ -157,7 +157,7 @@ def servo_spec(
     checkpoints: folder that python -m experiments.train writes.
     servo: the config's section of that name.
     expected: the network that the checkpoint must be of.
-    flag: by which the person gave the folder, for messages.
+    flag: that named the folder, for messages.
 
   Raises:
     UserError, CheckpointError: there is no such policy, or it is of another network.
@@ -181,7 +181,7 @@ def _learned_spec(
   weights = checkpoint.load_policy(path, step="best", purpose=purpose)
   found = weights.config
   if flag == "checkpoints":
-    # Labelled networks may be others, but are shown the same frames.
+    # Labelled networks may differ, but get the same frames.
     found = dataclasses.replace(expected, frame_size=found.frame_size)
   train_config.check_network(found, expected, f"--{flag}={path}")
   return PolicySpec(
@@ -284,9 +284,9 @@ POLICIES: dict[str, Callable[[PolicySpec], Policy]] = {
 def make_policy(spec: PolicySpec) -> Policy:
   """The policy itself.
 
-  One that decides from a single observation is made once in a process, as loading and
-  compiling take long. One that remembers what it saw, of its cell or of its frames, is
-  made for every cell; so is one of your own.
+  A policy that decides from a single observation is made once per process, because
+  loading and compiling take long. One that remembers its cell or its frames is made for
+  every cell; so is a policy of your own.
 
   Raises:
     UserError: there is none of that name.

@@ -1,8 +1,8 @@
-"""Attempts of a trial once more, exactly as they were, with somebody who watches.
+"""Repeats attempts of a trial exactly, and shows them to recorders.
 
 The last digits of a score, and with them the next samples of a search, depend on how
-many robots are decided for at once and on XLA's threads. So the whole trial is made
-again, as far as it is needed, in a worker process like the one that made it first.
+many robots are decided for at once and on XLA's threads. So the whole trial is
+repeated, as far as needed, in a worker process like the one that ran it first.
 """
 
 import json
@@ -49,15 +49,15 @@ class Together(Recorder):
 def replay(
   trial: trials.Trial, recorders: Mapping[Which, Recorder], *, to_the_end: bool = False
 ) -> dict[Which, Attempt]:
-  """Makes a trial again and shows some of its attempts; call it by `in_workers`.
+  """Repeats a trial and shows some of its attempts; call it by `in_workers`.
 
   Args:
-    recorders: by the attempt that they are to watch.
-    to_the_end: not only until these attempts have been made. Without replacement a
-      bin that is filled anew, as physics became unstable, takes back what was made.
+    recorders: by the attempt that each watches.
+    to_the_end: run past these attempts. Without replacement, a bin that is refilled
+      after unstable physics starts over.
 
   Returns:
-    The attempts that were watched. One that the bin did not come to is left out.
+    The attempts that were watched, without those that the bin never reached.
   """
 
   def check() -> None:
@@ -87,7 +87,7 @@ def replay(
 def differences(
   row: Mapping[str, Any], trial: trials.Trial, repetition: int, attempt: Attempt
 ) -> list[str]:
-  """The fields in which an attempt is not what its row in a file says."""
+  """The fields in which an attempt differs from its row in a file."""
   again = json.loads(cli.to_json(trials.row_of(trial, repetition, attempt)))
   return [name for name in again if name in row and again[name] != row[name]]
 
@@ -95,7 +95,7 @@ def differences(
 def in_workers(
   function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int = 0
 ) -> Iterator[tuple[int, Result]]:
-  """Yields (index of the task, its result), made in processes as those of `trials`."""
+  """Yields (index of the task, its result) from processes like those of `trials`."""
   rendering.choose_backend()
   with trials.one_thread_each():
     yield from fleet.map_unordered(
@@ -104,7 +104,7 @@ def in_workers(
 
 
 class _AllSeenError(Exception):
-  """Not an error: nothing is left to be watched."""
+  """Not an error: every watched attempt is done."""
 
 
 class _Watch:
@@ -135,7 +135,7 @@ class _Watch:
   def begin(self, env: GraspEnv) -> None:
     if env is not self._env:
       self._env = env
-      if not self._replacement:  # a bin filled anew: its attempts begin again
+      if not self._replacement:  # a refilled bin: its attempts start over
         self._number = 0
         self.seen.clear()
     if self._now:

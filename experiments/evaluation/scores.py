@@ -1,4 +1,4 @@
-"""What the rows of an evaluation add up to: both protocols of Section 6."""
+"""Sums up the rows of an evaluation: both protocols of Section 6."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Seeds of scenes: one range for each purpose, so that no scene serves two.
+"""Seeds of scenes: one range per purpose, so that no scene serves two.
 
-A network can know a scene again. What it is measured on must not be in what it saw.
+A network can recognise a scene: it must not be measured on scenes that it trained on.
 """
 
 import enum

@@ -1,7 +1,7 @@
-"""Trials: a policy in a few bins under one condition, and the rows that come of it.
+"""Trials: a policy in a few bins under one condition, and the rows that result.
 
-A trial is what an evaluation or a sweep is made of and what it can go on from. Its bins
-are attempted side by side, so that a network decides for all of them in one call.
+An evaluation or a sweep is a list of trials, and resumes at one. Its bins are attempted
+side by side, so that a network decides for all of them in one call.
 """
 
 import collections
@@ -32,10 +32,10 @@ Runner = Callable[..., Iterator[tuple[int, list[dict[str, Any]]]]]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """A unit of parallel work, and of what is kept when a run is stopped.
+  """A unit of parallel work; a stopped run keeps whole trials.
 
   Attributes:
-    policy: what is tried.
+    policy: the one that decides.
     protocol: of `envs.protocols.NAMES`.
     condition: as text, '' for none.
     first: number of the first of these repetitions.
@@ -56,7 +56,7 @@ class Trial:
 
   @property
   def num_attempts(self) -> int:
-    """At most: a bin may be empty before."""
+    """Upper bound; a bin may empty early."""
     return sum(scene.num_attempts for scene in self.scenes)
 
 
@@ -87,7 +87,7 @@ def run_trial(trial: Trial) -> list[dict[str, Any]]:
 
 
 def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
-  """What is kept of an attempt: plain numbers and words; lengths in m."""
+  """An attempt as a row: plain numbers and words; lengths in m."""
   scene = trial.scenes[repetition - trial.first]
   told = [e for e in attempt.evidence if "p_null" in e]
   held = 0 if scene.replacement else attempt.num_held
@@ -123,7 +123,7 @@ def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
 
 
 def settings_of(trial: Trial) -> dict[str, Any]:
-  """What else decides a trial's rows: its bins, and fields of ServoConfig."""
+  """What a trial's rows depend on besides: its bins, and fields of ServoConfig."""
   scene = trial.scenes[0]
   names = ("num_attempts", "num_objects", "objects", "frame_size")
   return {
@@ -141,7 +141,7 @@ def run(
   label: str = "evaluate",
   runner: Runner = fleet.map_unordered,
 ) -> list[dict[str, Any]]:
-  """Runs the trials that a file of rows lacks; returns their rows, in their order.
+  """Runs the trials that are missing in a file of rows; returns all rows, in order.
 
   A trial counts when all of its rows are there. Rows of other trials stay. Every row
   names its configuration and the software that made it; another version of the
@@ -158,7 +158,7 @@ def run(
   for row in cli.read_jsonl(path):
     found[row["trial"]].append(row)
   keys = [trial.key for trial in trials]
-  # Whole trials of any policy; what a run was stopped in is made again.
+  # Whole trials of any policy; an incomplete one is run again.
   done = {
     key: rows for key, rows in found.items() if len(rows) == rows[0]["rows_of_trial"]
   }
@@ -186,7 +186,7 @@ def run(
       )
       for index, rows in answers:
         more = {"config": settings_of(missing[index]), "software": software}
-        # As they are when they are read again: the same whether or not it was stopped.
+        # As when read back: the same whether or not the run was stopped.
         rows = json.loads(cli.to_json([{**row, **more} for row in rows]))
         log.write_all(rows)
         done[missing[index].key] = rows
@@ -199,10 +199,10 @@ def run(
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-  """Processes that start meanwhile have one thread of XLA each.
+  """Processes that start in this block have one thread of XLA each.
 
-  Each has a core of its own to keep busy; and the last digits of a score, on which the
-  next samples of a search depend, are then the same with any number of workers.
+  Each has a core of its own; and the last digits of a score, which decide the next
+  samples of a search, are then the same with any number of workers.
   """
   with _environment("NPROC", "1"):
     yield
@@ -210,10 +210,9 @@ def one_thread_each() -> Iterator[None]:
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-  """Processes that start meanwhile share what they compile.
+  """Processes that start in this block share what they compile, which saves seconds.
 
-  It takes seconds of each, but is of no use to other machines: what is kept goes with
-  the end of the block.
+  Compiled programs fit this machine only, so they are deleted at the end of the block.
   """
   with tempfile.TemporaryDirectory() as folder:
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR")

@@ -1,6 +1,6 @@
-"""What every decision of one attempt rested on, kept for a page.
+"""Records what every decision of one attempt is based on.
 
-`one_attempt` draws it; `watch --explain` is the program.
+`attempt_page` shows it; `watch --explain` is the program.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from experiments.evaluation import replay, trials
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-  """One decision, and what there was to see and to choose from.
+  """One decision, with what the policy saw and chose from.
 
   Attributes:
     image: uint8[S, S, 3], now; the camera's view, larger than the policy sees it.
@@ -62,10 +62,10 @@ class Explained:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-  """An attempt that is to be explained; travels to a worker.
+  """Which attempt to explain; travels to a worker.
 
   Attributes:
-    trial, repetition, number: where it was made.
+    trial, repetition, number: of the attempt.
     size: S, of pictures, pixels.
     to_the_end: see `replay.replay`.
   """
@@ -78,7 +78,7 @@ class Wanted:
 
 
 def make_again(wanted: Wanted) -> Explained | None:
-  """Makes the attempt again, in a worker process; None if the bin was empty before."""
+  """Repeats the attempt in a worker process; None if the bin was empty before."""
   ((_, explained),) = replay.in_workers(_explained, [wanted])
   return explained
 

@@ -1,4 +1,4 @@
-"""One attempt explained: made once more, and written as a page.
+"""Explains one attempt: repeats it and writes its page.
 
 `watch --explain` is the program.
 """

@@ -1,4 +1,4 @@
-"""Figures of one decision: how the search narrowed, and where its ratio lies."""
+"""Figures of one decision: how the search narrowed, and where the ratio lies."""
 
 from collections.abc import Mapping
 from typing import Any

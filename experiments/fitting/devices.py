@@ -1,4 +1,4 @@
-"""Devices of a training program: processes that train together, caches and traces."""
+"""Devices of a training program: several processes, compilation caches, traces."""
 
 import os
 from pathlib import Path

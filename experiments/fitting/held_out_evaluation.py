@@ -112,7 +112,7 @@ def make_evaluator(
         batch = cast(Mapping[str, Any], following)
         # What stands in for a broken sample comes once more as itself.
         rows[: len(batch["success"])] = np.where(batch["replaced"], _REPLACED, _KEPT)
-      # Else others have the last few samples: this process computes its last ones anew.
+      # Other processes have the last few samples: this one repeats its own.
       inputs = {name: _pad(batch[name], config.batch_size) for name in _INPUTS}
       part, probability = eval_step(
         state,

@@ -31,7 +31,7 @@ from hand_eye import network as network_lib
 
 
 class TrainingError(RuntimeError):
-  """Training cannot go on; the message says at which step and with which attempts."""
+  """Training cannot continue; the message names the step and the attempts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Fit:
       settings.eval_batch_size,
       training.make_eval_step(predictor, mesh=mesh),
       mesh,
-      # Threads of its own: workers would be started anew for each evaluation.
+      # Threads of its own: workers would restart for each evaluation.
       num_threads=max(self._loading.num_threads, self._loading.num_workers),
     )
     frames = self._inputs.load_frames(self._train_set, self._cache_bytes)
@@ -178,7 +178,7 @@ class Fit:
       ):
         for step in range(begin + 1, settings.num_steps + 1):
           trace.before(step)
-          # What goes to a device or comes from it in a step was asked for.
+          # No implicit transfers between host and devices within a step.
           with jax.transfer_guard("disallow"):
             batch, on_device = meter.fetch(batches)
             state, metrics = train_step(state, on_batch(step, batch, on_device))

@@ -1,4 +1,4 @@
-"""What a window of training steps was like: its metrics, and where the time went."""
+"""Metrics of a window of training steps, and where the time went."""
 
 import math
 import time

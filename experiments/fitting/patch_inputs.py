@@ -1,8 +1,9 @@
 """Attempts as the open-loop network sees them: a patch of each pregrasp image.
 
-An attempt gives one sample: what the unit's calibrated camera saw, before the gripper
-came, of the place where it closed later, and the label. Both images of the network
-are the patch and the command is null: how good is it to close in the middle of this?
+An attempt gives one sample: the view of the unit's calibrated camera, before the
+gripper enters, of the place where it later closed, and the label. Both images of the
+network are the patch and the command is null: how good is it to close in the middle of
+this?
 """
 
 import dataclasses

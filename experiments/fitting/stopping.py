@@ -1,8 +1,8 @@
-"""Stopping when told to: SIGTERM and SIGINT end a run after the step, once it is saved.
+"""SIGTERM and SIGINT end a run after the current step, once it is saved.
 
-A machine that is taken back sends SIGTERM half a minute before. A program that stops
-for it ends with status STOPPED, which a job manager can tell from a failure: the same
-command continues the run.
+A preempted machine gets SIGTERM half a minute before it stops. The program then ends
+with status STOPPED, which a job manager can tell from a failure: the same command
+continues the run.
 """
 
 import os
@@ -22,13 +22,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(KeyboardInterrupt):
-  """A run was told to stop, and saved first."""
+  """A signal stopped a run, which was saved first."""
 
 
 class Signals:
-  """Notes SIGTERM and SIGINT while it is entered; a second one acts as ever.
+  """Notes SIGTERM and SIGINT while it is entered; a second one acts immediately.
 
-  Outside the main thread it does nothing, as Python allows no more there.
+  Outside the main thread it does nothing: Python allows handlers only there.
   """
 
   def __init__(self) -> None:

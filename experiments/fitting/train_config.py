@@ -33,8 +33,8 @@ class TrainConfig:
       a sum over all devices a layer.
     auxiliary_weight: of the auxiliary loss, for architectures that have one.
     auxiliary_steps: first steps, which learn the auxiliary targets alone.
-    save_every: steps between checkpoints besides those of evaluations; 0: none. What a
-      machine that dies without a word can lose.
+    save_every: steps between checkpoints besides those of evaluations; 0: none. It
+      bounds what a crash can lose.
   """
 
   phases: tuple[tuple[int, float], ...]

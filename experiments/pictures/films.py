@@ -1,8 +1,8 @@
 """Short videos for the report: successes, corrections and failures, one attempt each.
 
 A correction is an attempt during which all objects were pushed, and which grasped one
-that had moved. Pushes are made for these videos alone, in bins of the
-evaluation; videos of the rest show attempts that its rows count.
+that had moved. These are extra attempts in bins of the evaluation; the other videos
+show attempts that its rows count.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def film(
 ) -> None:
   """Writes videos/*.mp4, videos/gallery.json and overlay.npz to a work folder.
 
-  What is there already stays: the folder belongs to one configuration.
+  Existing files stay: the folder belongs to one configuration.
 
   Args:
     trials, rows: of the evaluation.

@@ -1,4 +1,4 @@
-"""Sheets of pictures with words under each."""
+"""Sheets of pictures with captions."""
 
 import dataclasses
 import io

@@ -1,7 +1,7 @@
 """A window on a cell in real time: MuJoCo's viewer as a recorder of attempts.
 
-The viewer draws with GLFW in threads of its own, beside the renderer of `envs`, which
-draws what policies see as if there was no window.
+The viewer draws with GLFW in its own threads. The renderer of `envs`, which draws what
+policies see, is not affected.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ _VIEW = {
 
 
 class WindowClosedError(Exception):
-  """The person has closed the window."""
+  """The window was closed."""
 
 
 class Window(Recorder):
-  """MuJoCo's viewer on the cell that is being recorded; a Recorder.
+  """MuJoCo's viewer on the cell that is being recorded.
 
-  It shows copies of the model and the state, so that nothing done in the window, nor
-  that there is one, changes an attempt. Another cell opens another window.
+  It shows copies of the model and the state: the window never changes an attempt. Each
+  cell opens its own window.
   """
 
   largest_image = 0
@@ -96,7 +96,7 @@ class Window(Recorder):
     model = copy.deepcopy(env.scene.model)
     self._data = mujoco.MjData(model)
     mujoco.mj_copyData(self._data, env.scene.model, env.data)
-    # In a thread, so that Ctrl-C cannot leave behind a window that nobody closes.
+    # In a thread, so that Ctrl-C cannot leave a window behind.
     with futures.ThreadPoolExecutor(1) as opener:
       self._opening = opener.submit(_launch, model, self._data)
     self._handle, _ = self._opening.result()
@@ -107,7 +107,7 @@ class Window(Recorder):
 
 def _launch(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[Any, list[Any]]:
   """The viewer's handle and its threads."""
-  from mujoco import viewer  # loads GLFW, which may be missing where nobody looks
+  from mujoco import viewer  # loads GLFW, which headless machines may lack
 
   before = threading.enumerate()
   handle = viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
@@ -129,7 +129,7 @@ class Pace:
     """Returns when the clock says that simulated time, s, has come.
 
     What is late by more than a moment, after a decision or a slow picture, stays late:
-    nothing is shown faster than it happens. Simulated time may begin anew.
+    nothing is shown faster than it happens. Simulated time may restart.
     """
     ahead = 0.0
     if self._offset is not None:

@@ -154,7 +154,7 @@ def grasping(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def predictor(evaluation: Evaluation) -> dict[str, Any] | None:
-  """What the network said during the evaluated attempts, and what came of it."""
+  """What the network predicted during the evaluated attempts, and the outcomes."""
   from experiments.pictures import plots
   from experiments.reporting import evaluation_figures as figures
 

@@ -1,4 +1,4 @@
-"""Says in sentences what the numbers of a run show, and what they do not show."""
+"""Sentences on what the numbers of a run show, and what they do not show."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

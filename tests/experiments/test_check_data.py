@@ -69,16 +69,16 @@ def test_the_program_names_what_is_broken_moves_it_and_then_is_content(data):
 def test_without_quarantine_nothing_is_moved(data):
   path = _flip(data, 0)
   (checked,) = check_data.check_data([data])
-  assert not checked.is_mended and path.exists()
+  assert not checked.is_repaired and path.exists()
   assert "--quarantine moves them away" in check_data.describe(checked)
 
 
 def test_where_no_shard_is_broken_nothing_is_moved(data):
   plan_lib.dataset_index(data).write_bytes(b"?")
   (seen,) = check_data.check_data([data])
-  assert "run the collection again to mend the rest" in check_data.describe(seen)
+  assert "run the collection again to repair the rest" in check_data.describe(seen)
   (checked,) = check_data.check_data([data], quarantine=True)
-  assert checked.is_mended and checked.num_moved == 0
+  assert checked.is_repaired and checked.num_moved == 0
   text = check_data.describe(checked)
   assert "none was moved" in text and "run the collection again" not in text
   assert check_data.check_data([data])[0].report.problems == ()
@@ -88,13 +88,13 @@ def test_of_an_unfinished_dataset_broken_shards_are_moved_only(data):
   (data / "manifest.json").unlink()
   path = _flip(data, 1)
   (checked,) = check_data.check_data([data], quarantine=True)
-  assert checked.num_moved == 1 and not checked.is_mended and not path.exists()
+  assert checked.num_moved == 1 and not checked.is_repaired and not path.exists()
   assert "moved 1 shards into" in check_data.describe(checked)
   # And of what is outside of shards nothing is mended before it is finished.
   plan_lib.shard_index(data, 0).unlink()
   (checked,) = check_data.check_data([data], quarantine=True)
-  assert checked.num_moved == 0 and not checked.is_mended
-  assert "run the collection again to mend the rest" in check_data.describe(checked)
+  assert checked.num_moved == 0 and not checked.is_repaired
+  assert "run the collection again to repair the rest" in check_data.describe(checked)
 
 
 def test_what_is_no_dataset_is_named(tmp_path):
