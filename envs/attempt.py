@@ -45,13 +45,13 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class LooksFirst(Protocol):
+class NeedsEnv(Protocol):
   """A baseline that may look at the cell before each attempt.
 
-  The learned policy never does: what it knows is in `Observation`. Baselines with a
-  calibrated depth camera, and the oracle, are told here what the paper gives them.
-  One that asks the cell for larger images than policies see has an attribute
-  `largest_image`, as a recorder has.
+  The learned policy never does: all it gets is in `Observation`. Baselines with a
+  calibrated depth camera, and the oracle, read here what the paper gives them. One that
+  asks the cell for larger images than policies see has an attribute `largest_image`,
+  like a recorder.
   """
 
   def begin(self, env: GraspEnv) -> None:
@@ -59,10 +59,10 @@ class LooksFirst(Protocol):
 
 
 @runtime_checkable
-class DecidesTogether(Protocol):
+class BatchedPolicy(Protocol):
   """A policy that answers several robots in one call, which is faster."""
 
-  def together(
+  def decide_batch(
     self, observations: Sequence[Observation], keys: Sequence[np.ndarray]
   ) -> Sequence[Any]:
     """One decision for each; observations may be of different robots."""

@@ -10,8 +10,8 @@ import numpy as np
 from envs.attempt import (
   Attempt,
   AttemptRun,
-  DecidesTogether,
-  LooksFirst,
+  BatchedPolicy,
+  NeedsEnv,
   Observation,
   Policy,
   Recorder,
@@ -93,7 +93,7 @@ def run_scenes(
 
   Args:
     tasks: one a scene.
-    policies: one for each. A policy that remembers (`LooksFirst`) must not be shared.
+    policies: one for each. A policy that remembers (`NeedsEnv`) must not be shared.
     recorders: one for each, or none at all. What one raises ends all scenes.
   """
   watched = zip(tasks, policies, recorders or [None] * len(tasks), strict=True)
@@ -123,9 +123,9 @@ _Question = tuple[Observation, np.ndarray]
 def _decide(policies: list[Policy], questions: list[_Question]) -> Sequence[Any]:
   one = policies[0] if policies else None
   alike = all(policy is one for policy in policies)
-  if len(policies) > 1 and alike and isinstance(one, DecidesTogether):
+  if len(policies) > 1 and alike and isinstance(one, BatchedPolicy):
     observations, keys = zip(*questions, strict=True)
-    return one.together(observations, keys)
+    return one.decide_batch(observations, keys)
   return [
     policy(*question) for policy, question in zip(policies, questions, strict=True)
   ]
@@ -236,7 +236,7 @@ def _attempt(
   pregrasp = env.begin(rng)
   if recorder:
     recorder.begin(env)
-  if isinstance(policy, LooksFirst):
+  if isinstance(policy, NeedsEnv):
     policy.begin(env)
 
   def push(step: int) -> None:

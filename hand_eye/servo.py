@@ -391,7 +391,7 @@ class ServoPolicy:
     with jax.transfer_guard("allow"):
       return decision.answer(self._call, observation, key, **self._checks)
 
-  def together(
+  def decide_batch(
     self, observations: Sequence[decision.Observation], keys: Sequence[np.ndarray]
   ) -> list[decision.Decision]:
     """Decides for several robots.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.attempt import DecidesTogether, Decision, Observation, Policy
+from envs.attempt import BatchedPolicy, Decision, Observation, Policy
 
 _MOST_TURN = 3.14  # rad; sine and cosine tell no more than half a turn
 _NOISE = 3_000  # keeps these draws apart from those of the policy with the same key
@@ -34,12 +34,12 @@ class Exploring:
   def __call__(self, observation: Observation, key: np.ndarray) -> Any:
     return self._disturb(self.policy(observation, key), observation, key)
 
-  def together(
+  def decide_batch(
     self, observations: Sequence[Observation], keys: Sequence[np.ndarray]
   ) -> list[Any]:
     """One decision for each; in one call where the policy decides together."""
-    if isinstance(self.policy, DecidesTogether):
-      made = self.policy.together(observations, keys)
+    if isinstance(self.policy, BatchedPolicy):
+      made = self.policy.decide_batch(observations, keys)
     else:
       made = [self.policy(*one) for one in zip(observations, keys, strict=True)]
     return [self._disturb(*one) for one in zip(made, observations, keys, strict=True)]

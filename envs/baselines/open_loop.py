@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.attempt import Decision, LooksFirst, Observation
+from envs.attempt import Decision, NeedsEnv, Observation
 from envs.baselines.patches import SQUARE, Square, cut_patches
 from envs.baselines.reach import Reach
 from envs.grasp_env import GraspEnv
@@ -102,7 +102,7 @@ class OpenLoopPolicy:
     self._env = env
     self._chosen = None
     self._reach.begin()
-    if isinstance(self._score, LooksFirst):
+    if isinstance(self._score, NeedsEnv):
       self._score.begin(env)
 
   def __call__(self, observation: Observation, key: np.ndarray) -> Decision:

@@ -71,7 +71,7 @@ def _together(
 ) -> list[Decision]:
   policy = policies.make_policy(spec)
   observations, keys = zip(*asked, strict=True)
-  made = policy.together(observations, keys)  # type: ignore[attr-defined]
+  made = policy.decide_batch(observations, keys)  # type: ignore[attr-defined]
   return [Decision(one.command, one.close) for one in made]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from envs import baselines
-from envs.attempt import LooksFirst, Policy
+from envs.attempt import NeedsEnv, Policy
 from experiments import cli
 from experiments.evaluation import policy_names
 from experiments.fitting import train_config
@@ -294,7 +294,7 @@ def make_policy(spec: PolicySpec) -> Policy:
   if policy_names.parse(spec.name).is_own:
     return _make(spec)
   made = _cached(spec)
-  remembers = isinstance(made, LooksFirst | runtime.LoadedPolicy)
+  remembers = isinstance(made, NeedsEnv | runtime.LoadedPolicy)
   return _make(spec) if remembers else made
 
 

@@ -20,7 +20,7 @@ class _Fixed:
   def __call__(self, observation, key):
     return Decision(self.command, self.close, {"p_best": 0.5})
 
-  def together(self, observations, keys):
+  def decide_batch(self, observations, keys):
     self.calls += 1
     return [self(*one) for one in zip(observations, keys, strict=True)]
 
@@ -54,7 +54,7 @@ def test_the_same_key_gives_the_same_noise_alone_or_together():
   policy = Exploring(inner, 0.5, 0.02, 0.4)
   keys = _keys(20)
   alone = [policy(_observation(), key).command for key in keys]
-  together = policy.together([_observation()] * 20, keys)
+  together = policy.decide_batch([_observation()] * 20, keys)
   assert inner.calls == 1
   np.testing.assert_array_equal(alone, [one.command for one in together])
 

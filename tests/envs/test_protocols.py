@@ -108,9 +108,9 @@ class Counts:
     self.asked = []
 
   def __call__(self, observation, key):
-    return self.together([observation], [key])[0]
+    return self.decide_batch([observation], [key])[0]
 
-  def together(self, observations, keys):
+  def decide_batch(self, observations, keys):
     self.asked.append(len(observations))
     nowhere = np.array([0, 0, 0, 0, 1], np.float32)
     return [Decision(nowhere, close=False) for _ in observations]

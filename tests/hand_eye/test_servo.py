@@ -344,7 +344,7 @@ def test_a_process_that_guards_transfers_still_gets_decisions(batched):
   policy = _policy(_towards([0.05, 0.05]), batched=batched)
   with jax.transfer_guard("disallow"):
     made = policy(Observation(), _key())
-    together = policy.together([Observation()] * 2, [_key()] * 2)
+    together = policy.decide_batch([Observation()] * 2, [_key()] * 2)
   for one in together:
     np.testing.assert_allclose(one.command, made.command, atol=1e-5)
 
@@ -434,8 +434,8 @@ def test_several_observations_decided_together_are_those_alone():
     Observation(step=4),
   ]
   keys = [np.array([0, i], np.uint32) for i in range(4)]
-  together = _policy(weights, batched=True).together(observations, keys)
-  single = _policy(weights).together(observations, keys)  # on a CPU, one by one
+  together = _policy(weights, batched=True).decide_batch(observations, keys)
+  single = _policy(weights).decide_batch(observations, keys)  # on a CPU, one by one
   for a, b in zip(together, single, strict=True):
     assert (a.action, a.cause) == (b.action, b.cause)
     np.testing.assert_allclose(a.command, b.command, atol=1e-5)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from envs import attempt
 from experiments import check_cell, cli, evaluate, watch
 from experiments.configs import demo as demo_config
 from experiments.evaluation import policies, policy_names, seeds
+from hand_eye import servo
 
 NONE = policies.Networks()
 
@@ -144,3 +146,8 @@ def test_the_picture_of_the_units_shows_the_robots_of_the_evaluation(
   assert [one[2] for one in shown] == ["training"] * 7 + [settings.objects] * 2
   assert {one[3] for one in shown} == {2}
   assert (tmp_path / "units.png").is_file()
+
+
+def test_the_servo_decides_for_several_robots_in_one_call():
+  """Else evaluations would still run, one decision at a time."""
+  assert issubclass(servo.ServoPolicy, attempt.BatchedPolicy)
