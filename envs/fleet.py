@@ -77,7 +77,7 @@ def map_unordered(
     return
   waiting = list(range(len(tasks)))[::-1]
   deaths = dict.fromkeys(waiting, 0)
-  workers = [_Worker(function) for _ in range(num_workers)]
+  workers = [Worker(function) for _ in range(num_workers)]
   try:
     for worker in workers:
       worker.give(waiting.pop(), tasks)
@@ -102,7 +102,7 @@ def map_unordered(
             )
           on_death(death)
           waiting.append(index)
-          workers[workers.index(worker)] = worker = _Worker(function)
+          workers[workers.index(worker)] = worker = Worker(function)
         if waiting:
           worker.give(waiting.pop(), tasks)
         else:
@@ -112,10 +112,17 @@ def map_unordered(
       worker.stop()
 
 
-class _Worker:
-  """A process that answers one task after the other."""
+class Worker:
+  """A process that answers one task after the other.
+
+  Attributes:
+    index: of the task that `map_unordered` gave it.
+    pipe: to wait for its answers with `multiprocessing.connection.wait`.
+    process: the process.
+  """
 
   def __init__(self, function: Callable[[Any], Any]):
+    """Starts it; the function is pickled once and keeps its state between tasks."""
     self.index = _IDLE
     self.pipe, end = _CONTEXT.Pipe()
     self.process = _CONTEXT.Process(
@@ -126,13 +133,21 @@ class _Worker:
 
   def give(self, index: int, tasks: Sequence[Any]) -> None:
     self.index = index
+    self.send(tasks[index])
+
+  def send(self, task: Any) -> None:
+    """Hands it a task; `receive` waits for the answer."""
     try:
-      self.pipe.send(tasks[index])
+      self.pipe.send(task)
     except ConnectionError:
       pass  # it died before it had all of it; its death is found like any other
 
   def receive(self) -> tuple[Any] | None:
-    """The answer in a tuple; None if the process died while it sent it."""
+    """The answer in a tuple; None if the process died before it was sent.
+
+    Raises:
+      Exception: what the function raised, with the worker's traceback as a note.
+    """
     try:
       kind, content = self.pipe.recv()
     except (EOFError, OSError):  # the latter in the middle of an answer
@@ -143,6 +158,7 @@ class _Worker:
     return (content,)
 
   def stop(self) -> None:
+    """Ends the process, whatever it is doing."""
     self.process.terminate()
     self.process.join()
     self.pipe.close()

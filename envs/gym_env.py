@@ -2,11 +2,13 @@
 
   import gymnasium
   env = gymnasium.make("envs.gym_env:hand_eye/Grasp-v0", unit=3, num_steps=5)
+  envs = gymnasium.make_vec("envs.gym_env:hand_eye/Grasp-v0", num_envs=8)
 
-One episode is one attempt, by the rules of `envs.AttemptRun`: the gripper
-closes when told to or at step T, and the reward is then the label, 0 or 1. Vectorised
-over processes it needs `vector_kwargs={"context": "spawn"}`: a GL context does not
-survive a fork.
+One episode is one attempt, by the rules of `envs.AttemptRun`: the gripper closes when
+the agent says so or at step T, and the reward is then the label, 0 or 1. After `import
+envs.gym_env`, the id is `hand_eye/Grasp-v0`. `make_vec` gives `envs.vector_env`.
+Gymnasium's own asynchronous vector needs `vector_kwargs={"context": "spawn"}`: a GL
+context does not survive a fork.
 """
 
 from typing import Any
@@ -30,8 +32,8 @@ except ImportError as error:
   ) from error
 
 ID = "hand_eye/Grasp-v0"
-# The longest command that makes sense, (dx, dy, dz), m: from edge to edge.
-_FARTHEST = (2 * WORKSPACE_HALF[0], 2 * WORKSPACE_HALF[1], MAX_HEIGHT)
+# What an action's (dx, dy, dz) of 1 stands for, m: from edge to edge of the workspace.
+FARTHEST = (2 * WORKSPACE_HALF[0], 2 * WORKSPACE_HALF[1], MAX_HEIGHT)
 _REACH = 2.0  # m, beyond which no measured position lies
 _LEAST_LENGTH = 1e-6  # of (sin, cos), below which they name no angle
 
@@ -42,20 +44,23 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
   Observation, a dict (`envs.Observation` without what never changes):
     pregrasp_image: uint8[H, W, 3], I0: the scene without the gripper.
     image: uint8[H, W, 3], It. After closing, the image at which the gripper closed.
-    step: int64, t from 1 to T.
+    step: float32[1], t from 1 to T. (Learners take a `Discrete` space for one that
+      begins at 0.)
     pose: float32[4], the gripper's measured (x, y, z, yaw), base frame, m and rad. The
       paper's network is not given it; the servo needs it to stay in the workspace.
     table_height: float32[1], of the bin's floor, base frame, m.
 
-  Action, float32[6]: (dx, dy, dz, sin dyaw, cos dyaw, close); the command's frame and
-  units as everywhere. (sin, cos) may have any length; (0, 0) is no turn. Above zero,
-  `close` closes the gripper, after a descent to the table where it is above it, and the
-  command is ignored. The last motion before step T always ends on the table.
+  Action, float32[6] from -1 to 1: (dx, dy, dz, sin dyaw, cos dyaw, close), base frame.
+  Learners want that range. dx, dy and dz are parts of FARTHEST, (0.20, 0.24, 0.20) m;
+  `action_of` makes an action of a command in metres. (sin, cos) may have any length;
+  (0, 0) is no turn. Above zero, `close` closes the gripper, after a descent to the
+  table where it is above it, and the command is ignored. The last motion before step T
+  always ends on the table.
 
   Terminated when the gripper has closed, with info: success, gripper_reading (m),
   drop_test, simulator_truth, grasped (the object's name or ''). Truncated when the
   physics became unstable (info: diverged, what MuJoCo said); the attempt has no label
-  then, and the next reset fills the bin anew.
+  then, and the next reset fills the bin.
   """
 
   metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
@@ -68,6 +73,7 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     num_objects: int = 6,
     num_steps: int = 5,
     frame_size: int = 128,
+    keep_bin: bool = False,
     render_mode: str | None = None,
     render_size: int = 320,
   ):
@@ -77,9 +83,11 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
       unit: a robot's seed in its family, or the robot itself.
       unit_family: `training` or `held_out`; not used where `unit` is a Unit.
       objects: a selection, see `envs.objects.choose`.
-      num_objects: in the bin, drawn anew whenever it is filled.
+      num_objects: in the bin, drawn again whenever it is filled.
       num_steps: T, from 2.
       frame_size: of the images in observations, pixels.
+      keep_bin: whether a reset without a seed goes on in the bin as the last attempt
+        left it; filling takes longer than an attempt.
       render_mode: `rgb_array` or None.
       render_size: of what `render` returns, pixels.
 
@@ -104,6 +112,7 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     self._objects, self._num_objects = objects, num_objects
     self._num_steps, self._frame_size = num_steps, frame_size
     self._render_size = render_size
+    self._keep_bin = self._keeps = bool(keep_bin)
     self._cell: GraspEnv | None = None
     self._run: AttemptRun | None = None
     self._picture: np.ndarray | None = None  # the last one that was rendered
@@ -113,11 +122,15 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
   def reset(
     self, *, seed: int | None = None, options: dict[str, Any] | None = None
   ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fills the bin, takes I0 and approaches the first pose, which is random.
+    """Fills the bin or keeps it, takes I0 and approaches the first pose, a random one.
+
+    A seed alone fills the bin: one seed, one episode. Without seed and options, as
+    vector environments call it after each episode, `keep_bin` is what the last reset
+    said, or `__init__`.
 
     Args:
-      options: `keep_bin` (False): goes on in the bin as the last attempt left it, where
-        there is one.
+      options: `keep_bin`: whether this and the following resets go on in the bin as the
+        last attempt left it, where there is one.
 
     Returns:
       The observation of step 1, and info: unit (its name), objects (names of what lies
@@ -128,11 +141,14 @@ class HandEyeGraspEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
       DivergedError: no filling of the bin came to rest.
     """
     super().reset(seed=seed)
-    options = options or {}
-    if unknown := sorted(set(options) - {"keep_bin"}):
+    if unknown := sorted(set(options or {}) - {"keep_bin"}):
       raise ValueError(f"reset option {unknown[0]!r}: expected keep_bin, True or False")
+    asked = (options or {}).get("keep_bin")
+    if asked is not None or seed is not None:
+      self._keeps = bool(self._keep_bin if asked is None else asked)
+    keep = self._keeps and (seed is None or asked is not None)
     self._run = None
-    filled = self._cell is None or not options.get("keep_bin", False)
+    filled = self._cell is None or not keep
     for _ in range(MAX_DIVERGED):
       try:
         cell = self._fill() if filled else self._require_cell()
@@ -232,7 +248,7 @@ def observation_space(frame_size: int, num_steps: int) -> spaces.Dict:
     {
       "pregrasp_image": image,
       "image": image,
-      "step": spaces.Discrete(num_steps, start=1),
+      "step": spaces.Box(1, num_steps, (1,), np.float32),
       "pose": spaces.Box(-pose, pose, dtype=np.float32),
       "table_height": spaces.Box(-_REACH, _REACH, (1,), np.float32),
     }
@@ -240,13 +256,12 @@ def observation_space(frame_size: int, num_steps: int) -> spaces.Dict:
 
 
 def action_space() -> spaces.Box:
-  """The space of actions, in metres; see HandEyeGraspEnv."""
-  high = np.array([*_FARTHEST, 1.0, 1.0, 1.0], np.float32)
-  return spaces.Box(-high, high, dtype=np.float32)
+  """The space of actions; see HandEyeGraspEnv."""
+  return spaces.Box(-1, 1, (6,), np.float32)
 
 
 def decision_of(action: np.ndarray) -> Decision:
-  """The decision that an action [6] stands for, its angle of unit length.
+  """The decision that an action [6] stands for: metres, its angle of unit length.
 
   Raises:
     ValueError: another shape, or values that are not finite.
@@ -255,6 +270,7 @@ def decision_of(action: np.ndarray) -> Decision:
   if action.shape != (6,) or not np.all(np.isfinite(action)):
     raise ValueError(f"action is {action}, expected 6 finite numbers")
   command = action[:5].copy()
+  command[:3] *= np.array(FARTHEST, np.float32)
   length = np.hypot(command[3], command[4])
   command[3:] = command[3:] / length if length > _LEAST_LENGTH else NULL_COMMAND[3:]
   return Decision(command, close=bool(action[5] > 0))
@@ -262,8 +278,9 @@ def decision_of(action: np.ndarray) -> Decision:
 
 def action_of(decision: Any) -> np.ndarray:
   """float32[6]: the action that stands for a policy's decision."""
-  close = 1.0 if decision.close else -1.0
-  return np.array([*np.asarray(decision.command), close], np.float32)
+  command = np.array(decision.command, np.float32)
+  command[:3] /= np.array(FARTHEST, np.float32)
+  return np.array([*command, 1.0 if decision.close else -1.0], np.float32)
 
 
 def _as_dict(observation: Observation) -> dict[str, Any]:
@@ -271,10 +288,14 @@ def _as_dict(observation: Observation) -> dict[str, Any]:
   return {
     "pregrasp_image": observation.pregrasp_image.copy(),
     "image": observation.image.copy(),
-    "step": np.int64(observation.step),
+    "step": np.array([observation.step], np.float32),
     "pose": observation.pose.copy(),
     "table_height": np.array([observation.table_height], np.float32),
   }
 
 
-gymnasium.register(ID, entry_point="envs.gym_env:HandEyeGraspEnv")
+gymnasium.register(
+  ID,
+  entry_point="envs.gym_env:HandEyeGraspEnv",
+  vector_entry_point="envs.vector_env:HandEyeVectorEnv",
+)

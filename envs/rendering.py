@@ -32,6 +32,10 @@ class RenderingUnavailableError(RuntimeError):
   """No GL backend works on this machine."""
 
 
+class ForkedRendererError(RuntimeError):
+  """A process was forked from one that had drawn; to draw in it would hang."""
+
+
 def can_render(backend: str, timeout: float = _PROBE_SECONDS) -> tuple[bool, str]:
   """Draws an image in a child process. Returns (worked, last line of its error)."""
   environment = dict(os.environ, MUJOCO_GL=backend)
@@ -89,8 +93,37 @@ def choose_backend() -> str:
   return backend
 
 
+# The process that made the GL context. A software renderer's threads do not survive a
+# fork, but its memory does: whatever calls GL in a forked child, even to free the
+# context, waits for them forever.
+_owner: int | None = None
+
+
+def check_not_forked() -> None:
+  """Must come before every call to GL.
+
+  Raises:
+    ForkedRendererError: this process was forked after its parent had drawn.
+  """
+  if _owner not in (None, os.getpid()):
+    raise ForkedRendererError(
+      "this process was forked from one that had already drawn images, and GL does not"
+      " survive a fork; start it with the multiprocessing context 'spawn':"
+      " vector_kwargs={'context': 'spawn'} for gymnasium.make_vec,"
+      " start_method='spawn' for SubprocVecEnv of Stable-Baselines3"
+    )
+
+
+def _abandon(context) -> None:
+  """In a forked child: leaves the parent's context alone, when the child ends too."""
+  context._context = None  # what its `free` and its destructor look at
+  if egl := sys.modules.get("OpenGL.EGL"):
+    atexit.unregister(egl.eglTerminate)  # which mujoco.egl registered
+
+
 @functools.cache
 def _gl_context():
+  global _owner
   backend = choose_backend()
   if backend not in (*BACKENDS, "glfw"):
     raise RenderingUnavailableError(
@@ -103,7 +136,10 @@ def _gl_context():
   # never seen.
   context = module.GLContext(16, 16)
   context.make_current()
+  _owner = os.getpid()
   atexit.register(context.free)  # later, the interpreter has taken EGL apart
+  if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=functools.partial(_abandon, context))
   return context
 
 
@@ -119,6 +155,7 @@ class Renderer:
 
     self._mujoco = mujoco
     self._model = model
+    check_not_forked()
     _gl_context().make_current()
     self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -190,6 +227,7 @@ class Renderer:
 
   def _draw(self, data, camera: str, size: int):
     """Draws into the offscreen buffer; returns the part of it that was drawn on."""
+    check_not_forked()
     mujoco = self._mujoco
     largest = self._model.vis.global_.offwidth
     if size > largest:
@@ -211,7 +249,7 @@ class Renderer:
     return rect
 
   def close(self) -> None:
-    """Frees the model's textures and lists; safe to call twice."""
-    if self._context is not None:
+    """Frees the model's textures and lists; safe to call twice, and after a fork."""
+    if self._context is not None and _owner == os.getpid():
       self._context.free()
-      self._context = None
+    self._context = None

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_an_episode_is_the_attempt_that_run_attempt_makes(make, seed):
   assert reward == expected.success == info["success"]
   for t, image in enumerate(expected.images):
     assert np.array_equal(seen[t]["image"], image)
-    assert seen[t]["step"] == t + 1
+    assert seen[t]["step"] == [t + 1]
     assert np.array_equal(seen[t]["pregrasp_image"], expected.pregrasp_image)
 
 
@@ -129,8 +130,41 @@ def test_a_kept_bin_holds_what_it_held(make):
   assert second["objects"] == first["objects"]
   np.testing.assert_allclose(env._cell.object_positions(), before, atol=0.02)
   _, third = env.reset()
-  assert third["filled"]
-  assert third["objects"] != first["objects"]
+  assert not third["filled"]  # nothing else was said
+  _, other = env.reset(options={"keep_bin": False})
+  assert other["filled"] and other["objects"] != first["objects"]
+  assert env.reset()[1]["filled"]
+
+
+def test_a_seed_alone_gives_the_same_episode_whatever_was_kept(make):
+  env, other = make(keep_bin=True), make()
+  wanted, _ = other.reset(seed=4)
+  env.reset(seed=3)
+  assert not env.reset()[1]["filled"]
+  found, info = env.reset(seed=4)
+  assert info["filled"]
+  assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+  assert not env.reset()[1]["filled"]  # as __init__ says
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_an_autoreset_keeps_the_bin(mode):
+  # It calls reset() without seed and options.
+  both = gymnasium.make_vec(
+    NAME,
+    num_envs=1,
+    vectorization_mode="sync",
+    vector_kwargs={"autoreset_mode": mode},
+    **SMALL,
+  )
+  _, first = both.reset(seed=3, options={"keep_bin": True})
+  for _ in range(2):
+    *_, info = both.step(CLOSE[None])
+    if mode == "NextStep":
+      *_, info = both.step(CLOSE[None])
+    assert not info["filled"].any()
+    assert info["objects"][0] == first["objects"][0]
+  both.close()
 
 
 def test_what_a_caller_does_with_an_observation_does_not_reach_the_attempt(make):
@@ -144,7 +178,7 @@ def test_what_a_caller_does_with_an_observation_does_not_reach_the_attempt(make)
   assert env.attempt.pregrasp_image.max() > 0
 
 
-def test_unstable_physics_truncate_and_the_bin_is_filled_anew(make, monkeypatch):
+def test_unstable_physics_truncate_and_the_bin_is_filled_again(make, monkeypatch):
   env = make(render_mode="rgb_array", render_size=64)
   env.reset(seed=0)
   picture = env.render()
@@ -162,7 +196,7 @@ def test_unstable_physics_truncate_and_the_bin_is_filled_anew(make, monkeypatch)
 
   monkeypatch.setattr(grasp_env.GraspEnv, "fill", never_rests)
   with pytest.raises(DivergedError, match="training-00.*the cell is broken"):
-    env.reset()
+    env.reset(options={"keep_bin": False})
 
 
 @pytest.mark.parametrize(
@@ -175,11 +209,11 @@ def test_unstable_physics_truncate_and_the_bin_is_filled_anew(make, monkeypatch)
     ((0.0, 0.0), (0.0, 1.0)),  # names no angle: no turn
   ],
 )
-def test_angles_of_any_length(sin_cos, expected):
-  action = np.array([0.01, -0.02, 0.03, *sin_cos, -1.0], np.float32)
+def test_actions_are_parts_of_the_workspace_and_angles_of_any_length(sin_cos, expected):
+  action = np.array([0.5, -1.0, 0.1, *sin_cos, -1.0], np.float32)
   decision = gym_env.decision_of(action)
   np.testing.assert_allclose(
-    decision.command, [0.01, -0.02, 0.03, *expected], rtol=1e-6
+    decision.command, [0.10, -0.24, 0.02, *expected], rtol=1e-6
   )
   assert not decision.close
 
@@ -192,7 +226,55 @@ def test_close_is_a_number_above_zero():
     decision = Decision(np.array([0.1, 0, 0, 0, 1], np.float32), close)
     back = gym_env.decision_of(gym_env.action_of(decision))
     assert back.close == close
-    np.testing.assert_array_equal(back.command, decision.command)
+    np.testing.assert_allclose(back.command, decision.command, rtol=1e-6)
+
+
+FORKED = f"""
+import os, sys
+import gymnasium
+import numpy as np
+
+small = {SMALL | {"num_objects": 1}}
+env = gymnasium.make("{NAME}", **small, render_mode="rgb_array", render_size=64)
+env.reset(seed=0)
+if sys.argv[1] == "vector":
+  both = gymnasium.make_vec(
+    "{NAME}", num_envs=1, vectorization_mode="async",
+    vector_kwargs={{"context": "fork"}}, **small
+  )
+  both.reset(seed=0)
+elif os.fork() == 0:
+  calls = {{
+    "reset": lambda: env.reset(seed=1),
+    "step": lambda: env.step(np.zeros(6, np.float32)),
+    "render": env.render,
+    "depth": lambda: env.unwrapped._cell.depth(32),
+    "close": lambda: env.close() or sys.exit(7),
+    "nothing": lambda: sys.exit(7),
+  }}
+  calls[sys.argv[1]]()
+else:
+  sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.parametrize(
+  ("call", "raises"),
+  [("vector", True), ("reset", True), ("step", True), ("render", True)]
+  + [("depth", True), ("close", False), ("nothing", False)],
+)
+def test_a_forked_process_raises_where_it_would_hang(call, raises):
+  done = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", FORKED, call],
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == (1 if raises else 7), done.stderr
+  if raises:
+    last = done.stderr.strip().splitlines()[-1]
+    assert "ForkedRendererError" in last and "{'context': 'spawn'}" in last
 
 
 @pytest.mark.parametrize(
@@ -268,5 +350,5 @@ def test_nothing_else_in_envs_needs_gymnasium():
       if isinstance(node, ast.Import | ast.ImportFrom)
       for name in [getattr(node, "module", ""), *(alias.name for alias in node.names)]
     }
-    if path.name != "gym_env.py":
-      assert not named & {"gymnasium", "envs.gym_env", "gym_env"}, path
+    if path.name not in ("gym_env.py", "vector_env.py"):
+      assert not named & {"gymnasium", "envs.gym_env", "envs.vector_env"}, path
