@@ -197,7 +197,7 @@ class Cells:
     if not self._cells:
       self._cells = [HandEyeGraspEnv(**one) for one in self._settings]
     what, arguments = task
-    method = {"reset": self._reset, "step": self._step, "call": self._call}[what]
+    method: Any = {"reset": self._reset, "step": self._step, "call": self._call}[what]
     return [method(i, argument) for i, argument in enumerate(arguments)]
 
   def _reset(self, i: int, how: tuple[int | None, Any] | None) -> tuple[Any, Any]:
