@@ -1,14 +1,13 @@
 """Writes functions of JAX as ONNX graphs, operation by operation.
 
 `convert` traces a function, evaluates what depends on constants alone, and writes each
-operation that is left with ONNX's own helpers. It knows the operations that networks
-like ours consist of, and says which one it does not know. One leading dimension may
-stay free: a function is traced with a large prime in its place, and every dimension that
+operation that is left with ONNX's own helpers. `onnx_operations` has those that our
+networks consist of; others are an error that names them. One dimension may stay
+free: the function is traced with a large prime in its place, and every dimension that
 is a multiple of that prime is free in the graph. Needs `pip install onnx`.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,15 +15,13 @@ import jax
 import numpy as np
 from jax.extend import core as jax_core
 
+from hand_eye.deploy.onnx_session import OnnxError
+
 FREE = 7919  # stands for the free dimension while tracing; no network is that large
 OPSET = 18
 _FREE_NAME = "N"
 
 Shape = tuple[int, ...]
-
-
-class ConversionError(Exception):
-  """ONNX is not installed, or a function does what cannot be converted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +59,7 @@ def convert(
     name: of the graph.
 
   Raises:
-    ConversionError: onnx is not installed, or an operation is not known.
+    OnnxError: onnx is not installed, or an operation is not known.
   """
   onnx = load_onnx()
   traced = jax.make_jaxpr(function)(*inputs.values())
@@ -155,7 +152,7 @@ class Graph:
     tensor = self.full(value)
     free = [i for i, size in enumerate(shape) if is_free(size)]
     if len(free) > 1:
-      raise ConversionError(f"a reshape to {shape} has two free dimensions")
+      raise OnnxError(f"a reshape to {shape} has two free dimensions")
     sizes = [-1 if i in free else size for i, size in enumerate(shape)]
     target = np.array(sizes, np.int64)
     return self.add("Reshape", [tensor, target], shape, tensor.dtype)
@@ -188,7 +185,7 @@ class Graph:
           )
           self.nodes.append(node)
           return output
-    raise ConversionError("a dimension is free, but none of an input's is")
+    raise OnnxError("a dimension is free, but none of an input's is")
 
   def value_info(self, name: str, shape: Shape, dtype: np.dtype) -> Any:
     """What the graph says of an input or output."""
@@ -223,21 +220,11 @@ def is_free(size: int) -> bool:
   return size > 0 and size % FREE == 0
 
 
-def same_free(values: Sequence[Any]) -> bool:
-  """Whether any of these numbers is one that stands for a free dimension."""
-  return any(isinstance(v, int) and is_free(v) for v in values)
-
-
-def product(sizes: Shape) -> int:
-  """The number of elements."""
-  return math.prod(sizes)
-
-
 def load_onnx() -> Any:
   """The module onnx, with what is used of it.
 
   Raises:
-    ConversionError: it is not installed.
+    OnnxError: it is not installed.
   """
   try:
     import onnx
@@ -245,7 +232,7 @@ def load_onnx() -> Any:
     import onnx.helper
     import onnx.numpy_helper
   except ImportError as error:
-    raise ConversionError(
+    raise OnnxError(
       "writing ONNX files needs onnx, and testing them onnxruntime:"
       " pip install onnx onnxruntime"
     ) from error

@@ -13,13 +13,13 @@ import numpy as np
 
 from hand_eye.deploy import onnx_graph
 from hand_eye.deploy.onnx_graph import (
-  ConversionError,
   Graph,
   Shape,
   Tensor,
   Value,
   is_free,
 )
+from hand_eye.deploy.onnx_session import OnnxError
 
 Arguments = Sequence[Value]
 
@@ -53,7 +53,7 @@ def apply(graph: Graph, equation: Any, arguments: Arguments) -> list[Value]:
   """Writes one equation; constant ones are evaluated instead.
 
   Raises:
-    ConversionError: the operation is not known.
+    OnnxError: the operation is not known.
   """
   name, params = equation.primitive.name, equation.params
   if name in _CALLS:
@@ -82,7 +82,7 @@ def apply(graph: Graph, equation: Any, arguments: Arguments) -> list[Value]:
   if name in _REDUCTIONS:
     return [_reduce(graph, _REDUCTIONS[name], arguments[0], params, shape, dtype)]
   if name not in _OPERATIONS:
-    raise ConversionError(
+    raise OnnxError(
       f"the operation {name} has no form in ONNX here: add one to"
       " hand_eye/deploy/onnx_operations.py."
     )
@@ -155,7 +155,7 @@ def _convolve(graph, arguments, params, shape, dtype):
   image, kernel = graph.full(arguments[0]), arguments[1]
   spec = params["dimension_numbers"]
   if params["batch_group_count"] != 1 or any(d != 1 for d in params["lhs_dilation"]):
-    raise ConversionError("convolutions with batch groups or gaps are not known")
+    raise OnnxError("convolutions with batch groups or gaps are not known")
   image = _transposed(graph, image, spec.lhs_spec)
   if isinstance(kernel, np.ndarray):
     kernel = kernel.transpose(spec.rhs_spec)
@@ -209,7 +209,7 @@ def _gather(graph, arguments, params, shape, dtype):
     or "FILL" in str(params["mode"])
     or not whole
   ):
-    raise ConversionError(f"a gather of this form is not known: {spec}")
+    raise OnnxError(f"a gather of this form is not known: {spec}")
   axis = axes[0]
   plain = graph.reshape(indices, first)
   if "CLIP" in str(params["mode"]):
@@ -231,10 +231,15 @@ def _integer_pow(graph, arguments, params, shape, dtype):
   )
 
 
+def _log1p(graph, arguments, params, shape, dtype):
+  more = _elementwise(graph, "Add", [arguments[0], np.ones((), dtype)], shape, dtype)
+  return _elementwise(graph, "Log", [more], shape, dtype)
+
+
 def _pad(graph, arguments, params, shape, dtype):
   lows, highs, gaps = zip(*params["padding_config"], strict=True)
   if any(gaps):
-    raise ConversionError("padding with gaps is not known")
+    raise OnnxError("padding with gaps is not known")
   pads = np.array([*lows, *highs], np.int64)
   value = arguments[1]
   return graph.add("Pad", [graph.full(arguments[0]), pads, value], shape, dtype)
@@ -248,15 +253,19 @@ def _rsqrt(graph, arguments, params, shape, dtype):
 def _select(graph, arguments, params, shape, dtype):
   which, no, yes = arguments
   if graph.tensor(which).dtype != bool:
-    raise ConversionError("a choice among several cases is not known")
+    raise OnnxError("a choice among several cases is not known")
   return _elementwise(graph, "Where", [which, yes, no], shape, dtype)
 
 
 def _slice(graph, arguments, params, shape, dtype):
   strides = params["strides"] or [1] * len(shape)
-  ends = [graph.shape(tuple(params[name])) for name in ("start_indices", "limit_indices")]
+  ends = [
+    graph.shape(tuple(params[name])) for name in ("start_indices", "limit_indices")
+  ]
   axes, steps = np.arange(len(shape)), np.array(strides, np.int64)
-  return graph.add("Slice", [graph.full(arguments[0]), *ends, axes, steps], shape, dtype)
+  return graph.add(
+    "Slice", [graph.full(arguments[0]), *ends, axes, steps], shape, dtype
+  )
 
 
 def _reverse(graph, arguments, params, shape, dtype):
@@ -296,6 +305,7 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
   "expand_dims": _reshape,
   "gather": _gather,
   "integer_pow": _integer_pow,
+  "log1p": _log1p,
   "pad": _pad,
   "reshape": _reshape,
   "rev": _reverse,
