@@ -6,11 +6,18 @@ r"""Exports a trained policy as one file that a control process can load.
 The file holds weights, the decision functions for cpu, cuda and tpu, the limits, and an
 input with its answer. Before it gets its name it is loaded back and must give that
 answer. Limits hold inside the functions: the workspace, the longest motion and turn of
-a decision (--config.servo.max_step, --config.servo.max_turn), and your own
-(--grasp_in, --keep_out, --yaw_range). docs/exported_policy.md says what else it
-promises. Exporting again, for a newer JAX or with other limits, is the same command.
+a decision (--config.servo.max_step, --config.servo.max_turn), and your own (--grasp_in,
+--keep_out, --yaw_range). docs/exported_policy.md says what else it promises. Exporting
+again, for a newer JAX or with other limits, is the same command.
+
+--format=onnx writes a folder instead, for other languages (docs/onnx.md): the network's
+two halves as ONNX files, and a manifest. --checkpoint may then be a policy file, too:
+
+  python -m experiments.export_policy --format=onnx --checkpoint=policy.hep \
+    --out=policy_onnx
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +31,7 @@ from experiments.fitting import train_config
 from hand_eye import checkpoint, commands, servo
 from hand_eye import export as export_lib
 from hand_eye.constraints import Constraints
+from hand_eye.deploy import onnx_policy
 
 
 def export(
@@ -70,8 +78,64 @@ def export(
   return out
 
 
+def export_onnx(
+  config: Mapping[str, Any],
+  source: str | Path,
+  out: str | Path,
+  *,
+  step: int | str = "best",
+  constraints: Constraints | None = None,
+) -> Path:
+  """Writes a policy as ONNX files to the folder `out`, tests them, returns its path.
+
+  Args:
+    config, step, constraints: as of `export`.
+    source: `checkpoints` of a run, or a policy file; of a file its own settings and
+      limits hold, and `config` and `step` are not read.
+    out: the folder; files of an earlier export are replaced.
+
+  Raises:
+    UserError, CheckpointError, PolicyFileError, OnnxError: something to be corrected.
+  """
+  out = Path(out)
+  if out.exists() and not out.is_dir():
+    raise cli.UserError(f"--out={out} is a file; expected the name of a folder")
+  low, high = units.fleet_workspace()
+  fleet = commands.Workspace(low=low, high=high)
+  if Path(source).is_file():
+    parts = onnx_policy.parts_of(source)
+    if constraints not in (None, Constraints(), parts.constraints):
+      raise cli.UserError(
+        f"--checkpoint={source} is a policy file with limits of its own: leave out"
+        " --grasp_in, --keep_out and --yaw_range, or export from checkpoints"
+      )
+    about = {"policy_file": Path(source).name, **cli.versions()}
+  else:
+    folder = cli.require_folder(source, "checkpoint", "python -m experiments.train")
+    weights = checkpoint.load_policy(folder, step=step)
+    network = train_config.build_network(config["network"])
+    train_config.check_network(weights.config, network, f"--checkpoint={folder}")
+    settings = cli.build(servo.ServoConfig, config["servo"], "servo")
+    limits = constraints or Constraints()
+    parts = onnx_policy.PolicyParts(weights, settings, fleet, limits)
+    about = {"checkpoint": f"{folder.name}/{weights.step}", **cli.versions()}
+  cli.prepare_workdir(out.absolute(), flag="out")
+  onnx_policy.write(
+    out,
+    parts.weights,
+    parts.config,
+    workspace=parts.workspace or fleet,
+    constraints=parts.constraints,
+    about=about,
+  )
+  return out
+
+
 def define_flags() -> None:
   cli.define_config()
+  flags.DEFINE_enum(
+    "format", "hep", ["hep", "onnx"], "One file for JAX, or ONNX files in a folder."
+  )
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of a training run.")
   flags.DEFINE_string("out", "", "The file to write, such as policy.hep.")
   flags.DEFINE_string("step", "best", "Which checkpoint: best, last, or its step.")
@@ -85,6 +149,20 @@ def main(_: Sequence[str]) -> None:
   step = int(args.step) if args.step.isdigit() else args.step
   if isinstance(step, str) and step not in ("best", "last"):
     raise cli.UserError(f"--step={step}: expected best, last or a number")
+  if args.format == "onnx":
+    folder = export_onnx(
+      args.config,
+      args.checkpoint,
+      args.out,
+      step=step,
+      constraints=constraint_flags.from_flags(),
+    )
+    gap = json.loads((folder / "manifest.json").read_text())["largest_gap"]
+    print(
+      f"ONNX files: {folder}/encode.onnx, score.onnx, manifest.json. onnxruntime gives"
+      f" JAX's probabilities to {gap:.1g}."
+    )
+    return
   path = export(
     args.config,
     args.checkpoint,

@@ -10,6 +10,7 @@ from experiments.configs import demo
 from hand_eye import checkpoint, export, training
 from hand_eye import network as network_lib
 from hand_eye.constraints import Constraints, from_json
+from hand_eye.deploy import onnx_reference
 
 SMALL = {"channels": 4, "image_convs": 1}
 
@@ -53,6 +54,34 @@ def test_the_limits_hold_every_units_workspace(policy_file):
     low, high = unit.workspace()
     assert np.all(np.asarray(limits["low"]) <= low + 1e-6)
     assert np.all(np.asarray(limits["high"]) >= high - 1e-6)
+
+
+def test_onnx_from_checkpoints_and_from_a_file(checkpoints, policy_file, tmp_path):
+  """The same weights both ways; limits of a file stay."""
+  pytest.importorskip("onnxruntime")
+  given = Constraints(keep_out=((0.4, 0.0, 0.5, 0.1),))
+  one = export_policy.export_onnx(
+    config(), checkpoints, tmp_path / "one", constraints=given
+  )
+  two = export_policy.export_onnx(config(), policy_file, tmp_path / "two")
+  first, second = (onnx_reference.OnnxPolicy(folder) for folder in (one, two))
+  size = first.manifest["inputs"]["images"]["shape"]
+  images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+  for name, value in first._encode({"images": images}).items():
+    np.testing.assert_allclose(
+      value, second._encode({"images": images})[name], atol=1e-5
+    )
+  assert (
+    first.manifest["constraints"]["keep_out"]
+    and not (second.manifest["constraints"]["keep_out"])
+  )
+  assert second.manifest["about"]["policy_file"] == "policy.hep"
+  with pytest.raises(cli.UserError, match="a policy file with limits of its own"):
+    export_policy.export_onnx(
+      config(), policy_file, tmp_path / "two", constraints=given
+    )
+  with pytest.raises(cli.UserError, match="is a file; expected the name of a folder"):
+    export_policy.export_onnx(config(), policy_file, policy_file)
 
 
 @pytest.mark.slow  # exports again
