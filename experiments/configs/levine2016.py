@@ -50,6 +50,6 @@ def get_config() -> ConfigDict:
   train.cache_bytes = 0
   train.optimizer.name = "sgd"
   train.optimizer.learning_rate = 1e-2
-  train.optimizer.warmup_steps = 1_000
+  train.optimizer.warmup_steps = 150  # fits the shortest update of a campaign
   train.optimizer.weight_decay = 7e-5
   return config
