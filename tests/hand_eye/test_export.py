@@ -162,8 +162,8 @@ def test_workspace_of_the_file_bounds_that_of_the_observation(exported):
 _ENOUGH = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
 # Of this project: those that docs/exported_policy.md names.
 _FILES = (
-  "constraints", "decision", "engine", "policy_file", "presets", "program", "runtime",
-  "watchdog",
+  "constraints", "decision", "engine", "observations", "policy_file", "presets",
+  "program", "runtime", "watchdog",
 )  # fmt: skip
 
 
