@@ -89,7 +89,9 @@ class Predictor(NamedTuple):
   encode: Callable[[ArrayTree, ArrayTree, chex.Array], Any]
   score: Callable[[ArrayTree, ArrayTree, Any, chex.Array], chex.Array]
   intermediates: Callable[..., dict[str, chex.Array]]
-  apply_with_auxiliary: Callable[..., tuple[chex.Array, chex.Array, ArrayTree]] | None
+  apply_with_auxiliary: (
+    Callable[..., tuple[chex.Array, chex.Array, ArrayTree]] | None
+  ) = None
 
 
 def build_predictor(config: NetworkConfig) -> Predictor:
