@@ -210,6 +210,11 @@ def finished(tmp_path_factory):
   return workdir
 
 
+def last_checkpoints(workdir):
+  """Of the last round, whose network a campaign evaluates and exports."""
+  return max((workdir / "train").glob("round_*")) / "checkpoints"
+
+
 def test_the_demo_leaves_everything_it_promises(finished):
   page = (finished / "report.html").read_text(encoding="utf-8")
   gallery = json.loads((finished / "evaluate/videos/gallery.json").read_text())
@@ -243,7 +248,7 @@ def test_evaluating_again_gives_the_same_rows(finished, tmp_path):
   rows = cli.read_jsonl(finished / "evaluate" / "rows.jsonl")
   # Half of the rows are there, one scene of them torn.
   cli.rewrite_jsonl(tmp_path / "rows.jsonl", rows[:3])
-  trained = networks(finished / "train" / "round_01" / "checkpoints")
+  trained = networks(last_checkpoints(finished))
   evaluate.evaluate(tiny_config(), trained, tmp_path)
   assert cli.read_jsonl(tmp_path / "rows.jsonl") == rows
 
@@ -254,7 +259,7 @@ def test_an_evaluation_of_other_settings_is_refused(finished):
   with pytest.raises(cli.UserError, match=r"evaluate\.num_steps"):
     evaluate.evaluate(
       config,
-      networks(finished / "train" / "round_01" / "checkpoints"),
+      networks(last_checkpoints(finished)),
       finished / "evaluate",
     )
 
