@@ -257,21 +257,28 @@ def define_flags() -> None:
   flags.DEFINE_string("workdir", "", "Folder for the results.")
 
 
-def config_from_flags() -> Any:
-  """The config with the overrides of the flags."""
+def config_from_flags(
+  networks: policies_lib.Networks, section: str = "evaluate"
+) -> Any:
+  """The config with the overrides of the flags.
+
+  Without --policies and --checkpoint, the shipped policy is the servo.
+  """
   args = flags.FLAGS
-  if args.policies:
-    args.config.evaluate.policies = tuple(args.policies)
+  names = tuple(args.policies) or args.config[section].policies
+  if not args.policies and not networks.servo:
+    names = tuple("exported" if name == policy_names.SERVO else name for name in names)
+  args.config[section].policies = names
   for name in ("objects", "arm"):
     if args[name].value:
       args.config.evaluate[name] = args[name].value
-  return args.config
+  return policies_lib.for_exported(args.config, names, networks)
 
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
-  config = config_from_flags()
-  summary = evaluate(config, policies_lib.networks_from_flags(), args.workdir)
+  networks = policies_lib.networks_from_flags()
+  summary = evaluate(config_from_flags(networks), networks, args.workdir)
   print(scores.describe(summary))
   print(f"Rows and videos: {args.workdir}")
 

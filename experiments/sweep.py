@@ -175,14 +175,13 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
-  config = evaluate.config_from_flags()
-  if args.policies:
-    config.sweep.policies = tuple(args.policies)
+  networks = policies_lib.networks_from_flags()
+  config = evaluate.config_from_flags(networks, "sweep")
   if args.conditions:
     config.sweep.conditions = tuple(args.conditions)
   address = args.ray_address
   runner = cluster.runner(address) if address else fleet.map_unordered
-  cells = sweep(config, policies_lib.networks_from_flags(), args.workdir, runner)
+  cells = sweep(config, networks, args.workdir, runner)
   print(describe(cells))
   print(f"Rows: {args.workdir}/rows.jsonl, and as a table rows.csv")
 

@@ -199,7 +199,7 @@ def define_flags() -> None:
   cli.define_config()
   policies.define_flags()
   flags.DEFINE_string(
-    "policy", "random", f"One of {', '.join(policy_names.KINDS)}, or module:factory."
+    "policy", "exported", f"One of {', '.join(policy_names.KINDS)}, or module:factory."
   )
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
   flags.DEFINE_enum("unit_family", "held_out", sorted(units.FAMILIES), "Of robots.")
@@ -235,9 +235,10 @@ def main(_: Sequence[str]) -> None:
   if args.evaluation:
     _explain_row(networks)
     return
+  config = policies.for_exported(args.config, [args.policy], networks)
   usual = _IN_ONE_BIN if args.viewer else NUM_ATTEMPTS
   scene = plan_scene(
-    args.config,
+    config,
     unit=args.unit,
     unit_family=args.unit_family,
     selection=args.objects,
@@ -247,7 +248,7 @@ def main(_: Sequence[str]) -> None:
     seed=args.seed,
     condition=args.condition,
   )
-  policy = policies.choose(args.policy, args.config, networks)
+  policy = policies.choose(args.policy, config, networks)
   if args.explain:
     trial = trials.Trial(policy, "with_replacement", args.condition, 0, (scene,))
     _tell(evidence_lib.Wanted(trial, 0, args.attempt, args.size))

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from envs import depth
+from envs import calibration, depth
 from envs.attempt import Decision, Observation
 from envs.baselines import box_grasps, boxes, segmentation, voxels
 from envs.baselines.reach import Reach
@@ -42,14 +42,20 @@ class HandDesignedPolicy:
 
   largest_image = IMAGE_SIZE
 
-  def __init__(self, noisy: bool = False, frames: int = FRAMES):
+  def __init__(
+    self,
+    noisy: bool = False,
+    frames: int = FRAMES,
+    error: calibration.CalibrationError = calibration.EXACT,
+  ):
     """Makes the policy.
 
     Args:
       noisy: whether the depth camera has a structured-light sensor's noise.
       frames: depth images that a look accumulates, if it is noisy.
+      error: of its camera's calibration.
     """
-    self._noisy, self._frames = noisy, frames
+    self._noisy, self._frames, self._error = noisy, frames, error
     self._env: GraspEnv | None = None
     self._reach = Reach()
     self._looks = 0
@@ -63,8 +69,7 @@ class HandDesignedPolicy:
     self._reach.begin()
     images = self._depth_images(env)
     self._looks += 1
-    # A camera that was moved since it was calibrated is believed to be where it was.
-    camera = env.unit.known_camera
+    camera = calibration.believed_camera(env.unit, self._error)
     self._view = interpret(images, camera, env.unit.table_height)
     self._target = None
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from envs import calibration
 from envs.attempt import Decision, NeedsEnv, Observation
 from envs.baselines.patches import SQUARE, Square, cut_patches
 from envs.baselines.reach import Reach
@@ -80,6 +81,7 @@ class OpenLoopPolicy:
     *,
     square: Square = SQUARE,
     search: Search = SEARCH,
+    error: calibration.CalibrationError = calibration.EXACT,
   ):
     """Makes the policy.
 
@@ -88,7 +90,9 @@ class OpenLoopPolicy:
       patch_size: S, pixels, that it wants them to have.
       square: which square of the table a patch is.
       search: how candidates are drawn.
+      error: of its camera's calibration.
     """
+    self._error = error
     self._score, self._patch_size = score, patch_size
     self._square, self._search = square, search
     self._env: GraspEnv | None = None
@@ -142,7 +146,7 @@ class OpenLoopPolicy:
     search, rng = self._search, np.random.default_rng(key)
     low, high = (np.asarray(w, np.float64)[[0, 1, 3]] for w in observation.workspace)
     low[2], high[2] = -_HALF_TURN / 2, _HALF_TURN / 2
-    camera = unit.known_camera  # which may have been moved since
+    camera = calibration.believed_camera(unit, self._error)
 
     def scored(poses: np.ndarray) -> np.ndarray:
       batches = []

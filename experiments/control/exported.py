@@ -1,16 +1,20 @@
 """An exported policy by flags: which file, on what engine, within what limits."""
 
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from experiments import cli
+import hand_eye
 from experiments.control import constraint_flags
 from hand_eye import engine, runtime
 
+# The best policy that comes with this project; pretrained/README.md is its card.
+SHIPPED = Path(hand_eye.__file__).parent / "pretrained" / "glimpse.hep"
+
 
 def define_flags() -> None:
-  flags.DEFINE_string("policy", "", "The file that export_policy wrote.")
+  flags.DEFINE_string("policy", str(SHIPPED), "The file that export_policy wrote.")
   flags.DEFINE_enum(
     "engine",
     None,
@@ -24,11 +28,9 @@ def load(**options: Any) -> runtime.LoadedPolicy:
   """The policy that was asked for, ready; `options` are those of `load_policy`.
 
   Raises:
-    UserError, PolicyFileError, EngineError: something that the caller can mend.
+    PolicyFileError, EngineError: something that the caller can mend.
   """
   args = flags.FLAGS
-  if not args.policy:
-    raise cli.UserError("--policy is needed: the file that export_policy writes")
   return runtime.load_policy(
     args.policy,
     constraints=constraint_flags.from_flags(),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs import calibration
 from envs.baselines.open_loop import SEARCH, OpenLoopPolicy, Search
 from envs.baselines.patches import Square
 from experiments.fitting import patch_inputs
@@ -14,20 +15,24 @@ from hand_eye import checkpoint, commands, inference
 
 
 def make_open_loop(
-  checkpoints: str | Path, step: int, *, search: Search = SEARCH
+  checkpoints: str | Path,
+  step: int,
+  *,
+  search: Search = SEARCH,
+  error: calibration.CalibrationError = calibration.EXACT,
 ) -> OpenLoopPolicy:
   """The open-loop policy with the network of a checkpoint.
 
   Args:
     checkpoints: folder that python -m experiments.train_open_loop writes.
     step: which checkpoint.
-    search: see `OpenLoopPolicy`.
+    search, error: see `OpenLoopPolicy`.
 
   Raises:
     CheckpointError: there is none of that step, or it is of another purpose.
   """
   score, size, square = _load(str(checkpoints), step)
-  return OpenLoopPolicy(score, size, square=square, search=search)
+  return OpenLoopPolicy(score, size, square=square, search=search, error=error)
 
 
 @functools.lru_cache(maxsize=2)

@@ -12,17 +12,19 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from envs import baselines
 from envs.attempt import NeedsEnv, Policy
 from experiments import cli
+from experiments.control import exported
 from experiments.evaluation import policy_names
 from experiments.fitting import train_config
 from hand_eye import checkpoint, inference, runtime
@@ -84,7 +86,9 @@ def define_flags() -> None:
   """The networks that learned policies need, as flags."""
   flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of the servo's network.")
   flags.DEFINE_string("open_loop", "", "The same of the open-loop baseline's network.")
-  flags.DEFINE_string("exported", "", "A policy file, for the policy `exported`.")
+  flags.DEFINE_string(
+    "exported", str(exported.SHIPPED), "A policy file, for the policy `exported`."
+  )
   flags.DEFINE_list(
     "checkpoints", [], "More networks, LABEL=FOLDER each, for policies servo@LABEL."
   )
@@ -100,6 +104,25 @@ def networks_from_flags() -> Networks:
       raise cli.UserError(f"--checkpoints={entry}: expected LABEL=FOLDER")
     labelled[label] = folder
   return Networks(args.checkpoint, args.open_loop, args.exported, labelled)
+
+
+def for_exported(
+  config: ConfigDict, names: Sequence[str], networks: Networks
+) -> ConfigDict:
+  """The config with the network of the exported policy, if that is the only network.
+
+  So a policy file needs no --config: its cameras make the frames that it wants.
+
+  Raises:
+    PolicyFileError: the file cannot be read.
+  """
+  kinds = {policy_names.parse(name).kind for name in names}
+  if "exported" not in kinds or kinds & {policy_names.SERVO, "open_loop"}:
+    return config
+  network = runtime.read_manifest(networks.exported)["network"]
+  made = config.copy_and_resolve_references()
+  made.network = ConfigDict({"preset": "levine2016", **network})
+  return made
 
 
 def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySpec:
@@ -139,7 +162,7 @@ def choose(name: str, config: Mapping[str, Any], networks: Networks) -> PolicySp
   folder = networks.labelled[label] if label else networks.servo
   settings = dict(config["servo"].items())
   if parsed.variant:
-    settings |= policy_names.VARIANTS[parsed.variant].fields
+    settings |= parsed.fields
   flag = "checkpoints" if label else "checkpoint"
   return _learned_spec(name, folder, settings, expected, flag=flag)
 
@@ -239,7 +262,13 @@ def _make_open_loop(spec: PolicySpec) -> Policy:
   from experiments.evaluation import open_loop_policy
 
   cli.quieten_libraries()
-  return open_loop_policy.make_open_loop(spec.checkpoints, spec.step)
+  fields = policy_names.parse(spec.name).fields
+  return open_loop_policy.make_open_loop(spec.checkpoints, spec.step, **fields)
+
+
+def _hand_designed(spec: PolicySpec, noisy: bool) -> Policy:
+  fields = policy_names.parse(spec.name).fields
+  return baselines.HandDesignedPolicy(noisy, **fields)
 
 
 def _factory(name: str) -> Callable[[], Policy]:
@@ -273,8 +302,8 @@ def _source_version(name: str) -> str:
 POLICIES: dict[str, Callable[[PolicySpec], Policy]] = {
   "random": lambda spec: baselines.RandomPolicy(),
   "open_loop": _make_open_loop,
-  "hand_designed": lambda spec: baselines.HandDesignedPolicy(),
-  "hand_designed_noisy": lambda spec: baselines.HandDesignedPolicy(noisy=True),
+  "hand_designed": lambda spec: _hand_designed(spec, noisy=False),
+  "hand_designed_noisy": lambda spec: _hand_designed(spec, noisy=True),
   "servo": _make_servo,
   "exported": _make_exported,
   "oracle": lambda spec: baselines.OraclePolicy(),

@@ -1,7 +1,7 @@
 """Names of policies: what flags give and rows record, parsed here and nowhere else.
 
 random                  a kind, see KINDS
-servo:no_raise          the servo without one of its parts, see VARIANTS
+servo:no_raise          a kind in another form, see VARIANTS
 servo@1000              the servo with the network of that label
 package.module:factory  a policy of your own, see `policies`
 """
@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from envs import calibration
 from experiments import cli
 
 SERVO = "servo"
@@ -29,19 +30,30 @@ KINDS = {
 
 
 class Variant(NamedTuple):
-  """The servo without one of its parts, to see what the part is worth."""
+  """A kind of policy in another form."""
 
   label: str
-  fields: dict[str, Any]  # of ServoConfig
+  fields: dict[str, Any]  # of ServoConfig, or arguments of the baseline
 
 
-VARIANTS = {
+# The servo without one of its parts, to see what the part is worth.
+_ABLATIONS = {
   "best_of_64": Variant("the best of 64 samples, no CEM", {"num_iterations": 1}),
   "best_of_192": Variant(
     "the best of 192 samples, no CEM", {"num_iterations": 1, "num_samples": 192}
   ),
   "no_raise": Variant("never raising", {"raise_ratio": 0.0}),
   "no_early_close": Variant("closing at step T only", {"close_ratio": float("inf")}),
+}
+# Calibrated baselines with the error that a careful calibration leaves.
+_CALIBRATIONS = {
+  "calibration_error": Variant("realistic calibration", {"error": calibration.CAREFUL})
+}
+VARIANTS: dict[str, dict[str, Variant]] = {
+  SERVO: _ABLATIONS,
+  "hand_designed": _CALIBRATIONS,
+  "hand_designed_noisy": _CALIBRATIONS,
+  "open_loop": _CALIBRATIONS,
 }
 
 
@@ -51,7 +63,7 @@ class PolicyName:
 
   Attributes:
     kind: of KINDS, or 'module:factory'.
-    variant: of VARIANTS, '' for none.
+    variant: of those that VARIANTS has for the kind, '' for none.
     network: label of the servo's network, '' for the one of --checkpoint.
   """
 
@@ -69,13 +81,18 @@ class PolicyName:
     return self.kind in OURS
 
   @property
+  def fields(self) -> dict[str, Any]:
+    """Of its variant; {} for none."""
+    return dict(VARIANTS[self.kind][self.variant].fields) if self.variant else {}
+
+  @property
   def label(self) -> str:
     """What reports call it: 'servo, never raising'."""
     if not self.variant and not self.network:
       return KINDS.get(self.kind, self.kind)
-    words = [self.kind.replace("_", " ")]
+    words = ["servo" if self.is_servo else KINDS.get(self.kind, self.kind)]
     if self.variant:
-      words.append(VARIANTS[self.variant].label)
+      words.append(VARIANTS[self.kind][self.variant].label)
     if self.network:
       words.append(f"network {self.network}")
     return ", ".join(words)
@@ -96,10 +113,10 @@ def parse(name: str) -> PolicyName:
       f"policy {name!r} is not known; expected one of {', '.join(KINDS)}, or"
       " module:factory for your own"
     )
-  if colon and (kind != SERVO or variant not in VARIANTS):
+  if colon and variant not in VARIANTS.get(kind, {}):
+    known = (f"{kind}:{one}" for kind, ones in VARIANTS.items() for one in ones)
     raise cli.UserError(
-      f"policy {name!r} is not known; variants are"
-      f" {', '.join(f'servo:{known}' for known in VARIANTS)}"
+      f"policy {name!r} is not known; variants are {', '.join(known)}"
     )
   if at and (kind != SERVO or not network):
     raise cli.UserError(f"policy {name!r}: only the servo takes a label (servo@LABEL)")

@@ -91,6 +91,11 @@ def test_a_name_that_is_not_there_gets_one_line(config, name, words):
   [
     ("servo", "servo (ours)", "servo"),
     ("servo:no_raise", "servo, never raising", "servo-no_raise"),
+    (
+      "open_loop:calibration_error",
+      "open loop, realistic calibration",
+      "open_loop-calibration_error",
+    ),
     ("servo@1_000", "servo, network 1_000", "servo-1_000"),
     ("servo:no_raise@all", "servo, never raising, network all", "servo-no_raise-all"),
     ("hand_designed_noisy", "hand-designed, noisy depth", "hand_designed_noisy"),
