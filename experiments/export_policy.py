@@ -29,8 +29,8 @@ from experiments import cli
 from experiments.control import constraint_flags
 from experiments.fitting import train_config
 from hand_eye import checkpoint, commands, servo
-from hand_eye import export as export_lib
 from hand_eye.constraints import Constraints
+from hand_eye.deploy import export as export_lib
 from hand_eye.deploy import onnx_policy
 
 

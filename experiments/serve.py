@@ -4,8 +4,8 @@ r"""Serves an exported policy to robots over a local socket.
   python -m experiments.serve --policy=runs/demo/policy.hep --port=7400
 
 One process and one device for a fleet, whatever language its controllers are written
-in: docs/wire_format.md describes what goes over the wire, `hand_eye.client.Client` is a
-client. The server listens on this machine alone, and to everyone on it who may open
+in: docs/wire_format.md describes what goes over the wire, `hand_eye.deploy.client` is
+a client. The server listens on this machine alone, and to everyone on it who may open
 the socket: a Unix socket is this user's, a port is everybody's.
 """
 
@@ -19,7 +19,7 @@ from absl import flags
 from experiments import cli
 from experiments.control import exported
 from experiments.control import server as server_lib
-from hand_eye import wire
+from hand_eye.deploy import wire
 
 _LOOPBACK = "127.0.0.1"
 

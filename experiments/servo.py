@@ -28,8 +28,8 @@ from experiments import cli
 from experiments.control import exported, real_time
 from experiments.pictures import servo_video
 from experiments.pictures import window as window_lib
-from hand_eye import runtime
 from hand_eye.decision import Cause
+from hand_eye.deploy import runtime
 
 _MOST_LOST = 5  # attempts that the physics may spoil
 

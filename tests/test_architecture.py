@@ -63,6 +63,26 @@ def violations(path: str, source: str) -> list[str]:
   return sorted(set(found))
 
 
+# What a control process needs of the method; files that write policies need more.
+CONTROL = {"constraints", "decision", "deploy", "observations", "presets"}
+WRITERS = {"export", "onnx_graph", "onnx_operations", "onnx_policy"}
+
+
+def beyond_control(source: str) -> list[str]:
+  """What a file imports of `hand_eye` that no control process has, and libraries."""
+  found = set()
+  for name in imports(source):
+    top, _, rest = name.partition(".")
+    module = rest.split(".")[0]
+    if top == "hand_eye" and module and module not in CONTROL:
+      found.add(name)
+    if "hand_eye.deploy." in name and name.split(".")[2] in WRITERS:
+      found.add(name)
+    if top in _JAX - {"jax"}:
+      found.add(name)
+  return sorted(found)
+
+
 def named_places(text: str) -> list[str]:
   """Machine paths and registry addresses in a text."""
   return [match.group() for match in _PLACES.finditer(text)]
@@ -102,6 +122,28 @@ def _is_generated(path: Path) -> bool:
 def test_imports_point_the_way_the_design_says(path):
   found = violations(path, (ROOT / path).read_text(encoding="utf-8"))
   assert not found, f"{path} must not import {', '.join(found)}"
+
+
+@pytest.mark.parametrize(
+  "path", sorted(p.name for p in (ROOT / "hand_eye" / "deploy").glob("*.py"))
+)
+def test_deploy_imports_what_a_control_process_has(path):
+  if Path(path).stem not in WRITERS:
+    source = (ROOT / "hand_eye" / "deploy" / path).read_text(encoding="utf-8")
+    assert not beyond_control(source)
+
+
+@pytest.mark.parametrize(
+  ("source", "expected"),
+  [
+    ("from hand_eye import servo", ["hand_eye.servo"]),
+    ("from hand_eye.deploy import export", ["hand_eye.deploy.export"]),
+    ("import jax, flax", ["flax"]),
+    ("from hand_eye import decision\nfrom hand_eye.deploy import wire", []),
+  ],
+)
+def test_an_import_that_no_control_process_has_is_caught(source, expected):
+  assert beyond_control(source) == expected
 
 
 @pytest.mark.parametrize("path", text_files())

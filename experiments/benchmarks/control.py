@@ -5,8 +5,8 @@ r"""How long one decision takes, from images to command, against a floor and pee
 One image pair, three times 64 commands and the null command, with random weights. In
 one run, in turns: ours (`hand_eye.inference`), step by step; the plain network with the
 embedding tiled, and once with the images tiled, 64 times; ours with an engine
-(`hand_eye.engine`), and PyTorch (embedding tiled, compiled, channels last), both in
-float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
+(`hand_eye.deploy.engine`), and PyTorch (embedding tiled, compiled, channels last), both
+in float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
 matrix products, measured in the same run. What is not installed is left out and said
 to be: `pip install openvino torch`. --robots=14 adds that fleet, deciding in one call,
 for accelerators. Writes control.json.
@@ -28,16 +28,9 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarks import control_torch, harness
-from hand_eye import (
-  commands,
-  decision,
-  engine,
-  inference,
-  network,
-  program,
-  servo,
-)
+from hand_eye import commands, decision, inference, network, servo
 from hand_eye.constraints import Constraints
+from hand_eye.deploy import engine, program
 
 Decision = Callable[[], Any]
 SEARCH = servo.ServoConfig()

@@ -7,7 +7,7 @@ from absl import flags
 
 import hand_eye
 from experiments.control import constraint_flags
-from hand_eye import engine, runtime
+from hand_eye.deploy import engine, runtime
 
 # The best policy that comes with this project; pretrained/README.md is its card.
 SHIPPED = Path(hand_eye.__file__).parent / "pretrained" / "glimpse.hep"

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from experiments import cli
-from hand_eye import wire
+from hand_eye.deploy import wire
 
 _BACKLOG = 128  # connections that wait to be accepted
 

@@ -20,7 +20,7 @@ from envs.gripper import TOOL_LENGTH
 from envs.rollout import Pushing
 from envs.scene import TIMESTEP
 from hand_eye.decision import Action, Decision
-from hand_eye.watchdog import Watchdog
+from hand_eye.deploy.watchdog import Watchdog
 
 CONTROL_PERIOD = control.CONTROL_SUBSTEPS * TIMESTEP  # s
 STALE_PERIODS = 2.0  # of decisions, after which the watchdog stops the arm

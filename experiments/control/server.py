@@ -15,9 +15,9 @@ from concurrent import futures
 from typing import Any
 
 from experiments.control import listening
-from hand_eye import wire
 from hand_eye.decision import Cause, Decision, ObservationError, hold
-from hand_eye.runtime import LoadedPolicy
+from hand_eye.deploy import wire
+from hand_eye.deploy.runtime import LoadedPolicy
 
 
 @dataclasses.dataclass(frozen=True)

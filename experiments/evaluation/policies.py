@@ -27,9 +27,10 @@ from experiments import cli
 from experiments.control import exported
 from experiments.evaluation import policy_names
 from experiments.fitting import train_config
-from hand_eye import checkpoint, inference, runtime
+from hand_eye import checkpoint, inference
 from hand_eye import network as network_lib
 from hand_eye import servo as servo_lib
+from hand_eye.deploy import runtime
 
 
 @dataclasses.dataclass(frozen=True)

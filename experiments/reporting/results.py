@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import cli, statistics
 from experiments.statistics import Rate
-from hand_eye import runtime
+from hand_eye.deploy import runtime
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hand_eye import (
-  checkpoint,
-  commands,
-  inference,
-  limits,
-  network,
-  policy_file,
-  servo,
-)
+from hand_eye import checkpoint, commands, inference, limits, network, servo
 from hand_eye import constraints as constraints_lib
 from hand_eye.constraints import Constraints
-from hand_eye.deploy import onnx_graph
+from hand_eye.deploy import onnx_graph, policy_file
 from hand_eye.deploy.onnx_graph import FREE
 from hand_eye.deploy.onnx_session import Arrays, OnnxError, session
 

@@ -25,11 +25,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
-from hand_eye.client import Client
 from hand_eye.deploy import robot_messages as messages
+from hand_eye.deploy.client import Client
 from hand_eye.deploy.robot_config import RosConfig, read_ros_config
 from hand_eye.deploy.robot_session import RobotSession, State
-from hand_eye.wire import WireError
+from hand_eye.deploy.wire import WireError
 
 
 class ServoNode(Node):

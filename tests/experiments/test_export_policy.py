@@ -7,10 +7,10 @@ import pytest
 from envs import units
 from experiments import cli, export_policy
 from experiments.configs import demo
-from hand_eye import checkpoint, export, training
+from hand_eye import checkpoint, training
 from hand_eye import network as network_lib
 from hand_eye.constraints import Constraints, from_json
-from hand_eye.deploy import onnx_reference
+from hand_eye.deploy import export, onnx_reference
 
 SMALL = {"channels": 4, "image_convs": 1}
 

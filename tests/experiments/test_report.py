@@ -17,7 +17,7 @@ from experiments.pictures import plots
 from experiments.reporting import content
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import words as words_lib
-from hand_eye import runtime
+from hand_eye.deploy import runtime
 
 RNG = np.random.default_rng(0)
 PROTOCOLS = {

@@ -20,10 +20,11 @@ import pytest
 from experiments import cli, serve
 from experiments.control import constraint_flags
 from experiments.control import server as server_lib
-from hand_eye import answers, observations, runtime, watchdog, wire
-from hand_eye.client import Client
+from hand_eye import observations
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause, Decision
+from hand_eye.deploy import answers, runtime, watchdog, wire
+from hand_eye.deploy.client import Client
 
 SIZE = 16
 KEY = np.array([7, 4_000_000_000], np.uint32)

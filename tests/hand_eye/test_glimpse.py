@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_eye import export, glimpse, inference, network, presets, runtime, training
+from hand_eye import glimpse, inference, network, presets, training
 from hand_eye.checkpoint import PolicyWeights
+from hand_eye.deploy import export, runtime
 
 SMALL = presets.preset(
   "glimpse", frame_size=36, crop_size=32, channels=8, image_convs=2, yaw_points=4

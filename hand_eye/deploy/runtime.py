@@ -31,13 +31,13 @@ import numpy as np
 from jax import export as jax_export
 
 from hand_eye import constraints as constraints_lib
-from hand_eye import decision, observations, policy_file, watchdog
+from hand_eye import decision, observations
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Cause
-from hand_eye.engine import ENGINES, EngineError, OpenVino
-from hand_eye.policy_file import FORMAT, PLATFORMS, PolicyFileError
-from hand_eye.presets import NetworkConfig
-from hand_eye.program import (
+from hand_eye.deploy import policy_file, watchdog
+from hand_eye.deploy.engine import ENGINES, EngineError, OpenVino
+from hand_eye.deploy.policy_file import FORMAT, PLATFORMS, PolicyFileError
+from hand_eye.deploy.program import (
   Clock,
   EngineProgram,
   Function,
@@ -45,6 +45,7 @@ from hand_eye.program import (
   Program,
   RecompilationError,
 )
+from hand_eye.presets import NetworkConfig
 
 __all__ = [
   "FORMAT",

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hand_eye import answers, observations, wire
+from hand_eye import observations
 from hand_eye.decision import Cause, Decision, Observation, hold
+from hand_eye.deploy import answers, wire
 
 
 class Client:

@@ -8,18 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from hand_eye import (
-  checkpoint,
-  commands,
-  decision,
-  export,
-  inference,
-  network,
-  runtime,
-  servo,
-)
+from hand_eye import checkpoint, commands, decision, inference, network, servo
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
+from hand_eye.deploy import export, runtime
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 

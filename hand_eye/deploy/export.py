@@ -17,19 +17,16 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from hand_eye import (
-  checkpoint,
-  commands,
-  decision,
-  inference,
-  network,
-  policy_file,
-  runtime,
-  servo,
-)
+from hand_eye import checkpoint, commands, decision, inference, network, servo
 from hand_eye import constraints as constraints_lib
 from hand_eye.constraints import Constraints
-from hand_eye.runtime import LoadedPolicy, PolicyFileError, load_policy, read_manifest
+from hand_eye.deploy import policy_file, runtime
+from hand_eye.deploy.runtime import (
+  LoadedPolicy,
+  PolicyFileError,
+  load_policy,
+  read_manifest,
+)
 
 __all__ = [
   "LoadedPolicy",

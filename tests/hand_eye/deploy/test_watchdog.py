@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from hand_eye import watchdog
 from hand_eye.decision import Action, Cause, Decision
+from hand_eye.deploy import watchdog
 
 
 def _decision():

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from hand_eye import checkpoint, engine, export, inference, network, runtime
+from hand_eye import checkpoint, inference, network
 from hand_eye.decision import Action
+from hand_eye.deploy import engine, export, runtime
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 

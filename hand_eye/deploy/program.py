@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from hand_eye import policy_file
+from hand_eye.deploy import policy_file
 
 _WARM_UP = 3  # runs of each function; the slowest but the first predicts the next
 _FORGET = 0.1  # share of a faster run in the prediction; a slower one counts at once
