@@ -8,8 +8,13 @@ A checkpoint is a folder `<directory>/<step>/` of four items:
            and inputs, versions of the software
   data     JSON: the state of the data iterator
 
-The best by score and the last are kept. Writing goes on in the background and ends with
-a rename, so a killed process leaves no half checkpoint behind.
+The best by score and the last are kept. Scores are read from `info`, so a run that was
+interrupted keeps what an uninterrupted one does. Of equals the later is the best.
+Writing goes on in the background and ends with a rename, so a killed process leaves no
+half checkpoint behind.
+
+A folder that is no whole checkpoint (a copy that was cut short, something stray) is
+passed over with a warning.
 """
 
 import base64
@@ -18,12 +23,14 @@ import hashlib
 import importlib.metadata
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
 
 from hand_eye import network, training
 
@@ -39,6 +46,10 @@ _ITEMS = ("policy", "state", "info", "data")
 
 class CheckpointError(Exception):
   """A checkpoint is missing, unreadable, or of something else than was asked for."""
+
+
+class UnreadableError(CheckpointError):
+  """A checkpoint is incomplete or damaged."""
 
 
 class Restored(NamedTuple):
@@ -94,28 +105,19 @@ class Checkpointer:
     self._directory = pathlib.Path(directory).absolute()
     self._config, self._purpose = config, purpose
     self._experiment = dict(experiment or {})
-    policies = ocp.checkpoint_managers
-    keep = policies.AnyPreservationPolicy(
-      [
-        policies.LatestN(1),
-        policies.BestN(
-          n=1,
-          get_metric_fn=lambda metrics: metrics["score"],
-          keep_checkpoints_without_metrics=False,
-        ),
-      ]
-    )
+    self._kept = _BestAndLast()
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self._directory,
-        options=ocp.CheckpointManagerOptions(preservation_policy=keep),
+        options=ocp.CheckpointManagerOptions(preservation_policy=self._kept),
         item_names=_ITEMS,
       )
     except OSError as error:
       raise CheckpointError(
         f"cannot write checkpoints to {self._directory}: {error.strerror or error}."
       ) from error
+    self._kept.scores |= _scores(_readable(self._manager, self._directory))
 
   def __enter__(self) -> "Checkpointer":
     return self
@@ -151,16 +153,21 @@ class Checkpointer:
   ) -> None:
     """Saves a checkpoint of `state.step` in the background.
 
-    Does nothing if there is one of this step already.
-
     Args:
       state: may be donated to the next step as soon as this returns.
       score: measure of the weights, higher is better; None or NaN if not known.
       data_state: state of the data iterator: bytes, or what JSON can hold.
+
+    Raises:
+      CheckpointError: if there is one of this step or a later one: resuming would take
+        that.
     """
     step = int(jax.device_get(state.step))
-    if step in self._manager.all_steps():
-      return
+    if self.latest_step is not None and step <= self.latest_step:
+      raise CheckpointError(
+        f"cannot save step {step}: {self.latest} is there already and would be resumed"
+        " from. Remove what is not wanted, or use another directory."
+      )
     if score is not None:
       score = float(score) if math.isfinite(score) else None
     policy, rest = _divide(state)
@@ -176,7 +183,9 @@ class Checkpointer:
       "sha256": {"policy": _sha256(policy), "state": _sha256(rest)},
       "software": software_versions(),
     }
-    self._manager.save(
+    if score is not None:
+      self._kept.scores[step] = score
+    is_saved = self._manager.save(
       step,
       args=ocp.args.Composite(
         policy=ocp.args.StandardSave(policy),
@@ -184,11 +193,15 @@ class Checkpointer:
         info=ocp.args.JsonSave(info),
         data=ocp.args.JsonSave(_pack(data_state)),
       ),
-      metrics=None if score is None else {"score": score},
     )
+    if not is_saved:
+      raise CheckpointError(f"step {step} was not saved to {self._directory}.")
 
   def restore(self, state: training.TrainState, *, step: int | None = None) -> Restored:
     """Reads a checkpoint, the last one unless `step` says otherwise.
+
+    Later folders that are no whole checkpoints are passed over with a warning, and
+    renamed, as training will save these steps again.
 
     Args:
       state: a state of the same network and optimizer, such as `init_state` makes.
@@ -200,7 +213,22 @@ class Checkpointer:
       CheckpointError: if there is none, or it is of another purpose, network or
         optimizer; the message names the first field that differs.
     """
-    step = _choose(self._manager, self._directory, step)
+    if step is not None:
+      return self._restore(state, _existing_step(self._manager, self._directory, step))
+    unreadable: list[tuple[int, UnreadableError]] = []
+    for step in reversed(_steps(self._manager, self._directory)):
+      try:
+        restored = self._restore(state, step)
+      except UnreadableError as error:
+        unreadable.append((step, error))
+        continue
+      for _, reason in unreadable:
+        logging.warning("%s Step %d follows.", reason, step)
+      self._set_aside([step for step, _ in unreadable])
+      return restored
+    raise unreadable[0][1]
+
+  def _restore(self, state: training.TrainState, step: int) -> Restored:
     where = self._directory / str(step)
     info = _read_info(self._manager, step, where)
     _check_purpose(info, self._purpose, where)
@@ -224,6 +252,20 @@ class Checkpointer:
     )
     return Restored(restored_state, _unpack(restored["data"]), step)
 
+  def _set_aside(self, steps: Sequence[int]) -> None:
+    """Renames the folders of steps, so that these can be saved again."""
+    if not steps:
+      return
+    if jax.process_index() == 0:
+      for step in steps:
+        folder = self._directory / str(step)
+        names = (folder.with_name(f"{step}.unreadable{i or ''}") for i in range(10**6))
+        folder.rename(next(name for name in names if not name.exists()))
+    multihost_utils.sync_global_devices("unreadable checkpoints were renamed")
+    self._manager.reload()
+    for step in steps:
+      self._kept.scores.pop(step, None)
+
 
 def load_policy(
   directory: str | pathlib.Path, *, step: int | str = "best", purpose: str = SERVO
@@ -242,9 +284,10 @@ def load_policy(
   """
   directory = _existing(directory)
   with _reader(directory) as manager:
-    named = {"best": _best_step, "last": lambda *_: None}
-    wanted = named[step](manager, directory) if isinstance(step, str) else step
-    step = _choose(manager, directory, wanted)
+    if isinstance(step, str):
+      infos = _readable(manager, directory, required=True)
+      step = _best(infos) if step == "best" else max(infos)
+    step = _existing_step(manager, directory, step)
     where = directory / str(step)
     info = _read_info(manager, step, where)
     _check_purpose(info, purpose, where)
@@ -271,8 +314,27 @@ def describe(
   """
   directory = _existing(directory)
   with _reader(directory) as manager:
-    step = _choose(manager, directory, step)
+    if step is None:
+      infos = _readable(manager, directory, required=True)
+      return infos[max(infos)]
+    step = _existing_step(manager, directory, step)
     return _read_info(manager, step, directory / str(step))
+
+
+def scores(directory: str | pathlib.Path) -> dict[int, float]:
+  """Returns the scores of the checkpoints that have one, by step; of none, {}.
+
+  Raises:
+    CheckpointError: if there is no such directory.
+  """
+  directory = _existing(directory)
+  with _reader(directory) as manager:
+    return _scores(_readable(manager, directory))
+
+
+def best_of(scores: Mapping[int, float]) -> int:
+  """Returns the step with the highest score, the later one of equals."""
+  return max(scores, key=lambda step: (scores[step], step))
 
 
 def input_shapes(config: network.NetworkConfig) -> dict[str, Any]:
@@ -329,7 +391,7 @@ def _sha256(tree: Any) -> str:
 def _check_sha256(info: dict[str, Any], where: pathlib.Path, **trees: Any) -> None:
   for name, tree in trees.items():
     if _sha256(tree) != info.get("sha256", {}).get(name):
-      raise CheckpointError(
+      raise UnreadableError(
         f"{where} is damaged: the {name} is not what was saved. Use another checkpoint"
         " of the run, or remove this one and train on from the one before."
       )
@@ -396,16 +458,41 @@ def _reader(directory: pathlib.Path) -> ocp.CheckpointManager:
   )
 
 
-def _choose(
-  manager: ocp.CheckpointManager, directory: pathlib.Path, step: int | None
-) -> int:
+class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
+  """Keeps the best checkpoint by score and the last one.
+
+  Orbax has a policy of this name, `BestN`, but it only knows the scores that its own
+  process saved, and would remove the best checkpoint of the process before.
+
+  Attributes:
+    scores: by step, of this process and those before.
+  """
+
+  def __init__(self) -> None:
+    self.scores: dict[int, float] = {}
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    del context
+    steps = [one.step for one in checkpoints]
+    scored = {step: self.scores[step] for step in steps if step in self.scores}
+    kept = {max(steps, default=None), best_of(scored) if scored else None}
+    return [step in kept for step in steps]
+
+
+def _steps(manager: ocp.CheckpointManager, directory: pathlib.Path) -> list[int]:
+  """All steps, rising. Raises CheckpointError if there is none."""
   steps = sorted(manager.all_steps())
   if not steps:
     raise CheckpointError(
       f"no checkpoint in {directory}: train first, or correct the path."
     )
-  if step is None:
-    return steps[-1]
+  return steps
+
+
+def _existing_step(
+  manager: ocp.CheckpointManager, directory: pathlib.Path, step: int
+) -> int:
+  steps = _steps(manager, directory)
   if step not in steps:
     raise CheckpointError(
       f"no checkpoint of step {step} in {directory}, there are: {steps}."
@@ -413,19 +500,45 @@ def _choose(
   return step
 
 
-def _best_step(manager: ocp.CheckpointManager, directory: pathlib.Path) -> int | None:
-  scores = {}
-  for step in manager.all_steps():
-    score = _read_info(manager, step, directory / str(step))["score"]
-    if score is not None:
-      scores[step] = score
-  return max(scores, key=scores.__getitem__) if scores else None
+def _readable(
+  manager: ocp.CheckpointManager, directory: pathlib.Path, *, required: bool = False
+) -> dict[int, dict[str, Any]]:
+  """The `info` of all checkpoints that have one and weights, by step.
+
+  If one is `required`, raises CheckpointError if there is none, and warns of those that
+  are passed over.
+  """
+  infos, errors = {}, []
+  for step in _steps(manager, directory) if required else manager.all_steps():
+    try:
+      infos[step] = _read_info(manager, step, directory / str(step))
+    except UnreadableError as error:
+      errors.append(error)
+  if required and not infos:
+    raise errors[-1]
+  for reason in errors if required else ():
+    logging.warning("%s It is passed over.", reason)
+  return infos
+
+
+def _scores(infos: Mapping[int, dict[str, Any]]) -> dict[int, float]:
+  return {
+    step: info["score"] for step, info in infos.items() if info["score"] is not None
+  }
+
+
+def _best(infos: Mapping[int, dict[str, Any]]) -> int:
+  """The best step by score; the last if none has a score."""
+  scored = _scores(infos)
+  return best_of(scored) if scored else max(infos)
 
 
 def _read_info(
   manager: ocp.CheckpointManager, step: int, where: pathlib.Path
 ) -> dict[str, Any]:
   info = _read(manager, step, where, info=ocp.args.JsonRestore())["info"]
+  if not (where / "policy").is_dir():
+    raise UnreadableError(f"{where} is incomplete: it holds no weights.")
   if info.get("format") != FORMAT:
     raise CheckpointError(
       f"{where} has format {info.get('format')!r}, expected {FORMAT}."
@@ -439,8 +552,8 @@ def _read(
   try:
     return manager.restore(step, args=ocp.args.Composite(**args))
   except Exception as error:  # Orbax has no one class for unreadable checkpoints.
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise CheckpointError(f"cannot read checkpoint {where}: {cause}") from error
+    cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    raise UnreadableError(f"cannot read checkpoint {where}: {cause}.") from error
 
 
 def _pack(data_state: Any) -> dict[str, Any]:

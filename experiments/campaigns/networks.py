@@ -71,18 +71,13 @@ class Newest:
   def _score(self, folder: Path) -> tuple[int, float] | None:
     """Step and held-out score of the best checkpoint, or None."""
     try:
-      scores = {
-        int(path.name): checkpoint.describe(folder, step=int(path.name))["score"]
-        for path in folder.glob("[0-9]*")
-        if path.name.isdigit()
-      }
+      scores = checkpoint.scores(folder)
     except (checkpoint.CheckpointError, OSError):
       return None  # One that is being written or removed; there is a next time.
-    known = {step: score for step, score in scores.items() if score is not None}
-    if not known:
+    if not scores:
       return None
-    best = max(known, key=known.__getitem__)
-    return best, known[best]
+    best = checkpoint.best_of(scores)
+    return best, scores[best]
 
   def _keep(self, round_: Round, step: int) -> Path | None:
     """A copy of a checkpoint that stays; None if it went away meanwhile."""

@@ -139,6 +139,36 @@ def test_an_interrupted_run_ends_with_the_same_bits(data, finished, tmp_path):
     np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.slow
+def test_over_several_starts_the_best_checkpoint_is_kept(data, tmp_path):
+  """What is learned after step 4 is wrong, so that the first evaluation is the best."""
+
+  def train_until(end, workdir):
+    def on_batch(step, batch, on_device):
+      if step == end:
+        raise KeyboardInterrupt
+      return mislabelled(on_device) if step > 4 else on_device
+
+    fast = {"name": "adamw", "learning_rate": 0.1, "warmup_steps": 0, "clip_norm": 0.0}
+    return run(data, workdir, on_batch, optimizer=fast, ema_decay=0.0)
+
+  once = train_until(0, tmp_path / "once")
+  for end in (5, 7):
+    with pytest.raises(KeyboardInterrupt):
+      train_until(end, tmp_path / "often")
+  often = train_until(0, tmp_path / "often")
+  for name in ("once", "often"):
+    kept = (tmp_path / name / "checkpoints").iterdir()
+    assert sorted(int(path.name) for path in kept) == [4, 8]
+  assert once["step"] == often["step"] == 4
+  assert {**once, "seconds": 0} == {**often, "seconds": 0}
+
+
+@jax.jit
+def mislabelled(batch):
+  return batch.replace(success=1.0 - batch.success)
+
+
 def test_neither_network_is_taken_for_the_other(data, finished, servo, tmp_path):
   open_loop = finished[0]
   with pytest.raises(cli.UserError, match="purpose is servo, not open_loop"):

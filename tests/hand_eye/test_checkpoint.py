@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,86 @@ def test_best_and_last_are_kept(tmp_path):
   assert checkpoint.load_policy(tmp_path, step="last").step == 5
   with pytest.raises(checkpoint.CheckpointError, match=r"step 4.*there are: \[2, 5\]"):
     checkpoint.load_policy(tmp_path, step=4)
+
+
+STARTS = [
+  ([(1, 0.5), (2, 0.9)], [(4, 0.6)]),
+  ([(1, 0.9), (2, 0.9)], [(3, None)], [(4, 0.7)]),  # of equals the later
+]
+
+
+@pytest.mark.parametrize("starts", STARTS)
+def test_an_interrupted_run_keeps_what_an_uninterrupted_one_does(tmp_path, starts):
+  for name, parts in (("once", [sum(starts, [])]), ("often", starts)):
+    for part in parts:
+      with checkpoint.Checkpointer(tmp_path / name, TINY) as checkpoints:
+        for step, score in part:
+          checkpoints.save(_at(_state(), step), score=score)
+  once, often = (
+    sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("once", "often")
+  )
+  assert once == often
+  best = checkpoint.load_policy(tmp_path / "often").step
+  assert best == checkpoint.load_policy(tmp_path / "once").step
+  scores = dict(sum(starts, []))
+  assert scores[best] == max(s for s in scores.values() if s and s == s)
+
+
+def test_a_save_that_resuming_would_not_find_is_refused(tmp_path):
+  state = _state()
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.save(_at(state, 5), score=0.9)
+    checkpoints.save(_at(state, 10), score=0.5)
+    assert checkpoints.restore(state, step=5).step == 5
+    for step in (6, 10):
+      with pytest.raises(checkpoint.CheckpointError, match=f"step {step}: .*10 is the"):
+        checkpoints.save(_at(state, step))
+    checkpoints.save(_at(state, 11))
+  assert checkpoint.load_policy(tmp_path, step="last").step == 11
+
+
+def _empty(folder):
+  shutil.rmtree(folder)
+  folder.mkdir()
+
+
+def _without_weights(folder):
+  shutil.rmtree(folder / "policy")
+
+
+def _without_arrays(folder):
+  for path in (folder / "state").glob("ocdbt*/d/*"):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [_empty, _without_weights, _without_arrays])
+def test_a_newest_checkpoint_that_is_not_whole_is_passed_over(tmp_path, damage, caplog):
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.save(_at(_state(), 3), score=0.5)
+    checkpoints.save(_at(_state(), 6), score=0.4)
+  damage(tmp_path / "6")
+  if damage != _without_arrays:  # A policy needs no state.
+    assert checkpoint.load_policy(tmp_path, step="last").step == 3
+    assert "6" in caplog.text
+  for _ in range(2):
+    with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+      assert checkpoints.restore(_zeros()).step == 3
+  assert "Step 3 follows" in caplog.text
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.restore(_zeros())
+    checkpoints.save(_at(_state(), 6), score=0.6)
+  assert checkpoint.load_policy(tmp_path).step == 6
+  assert (tmp_path / "6.unreadable").is_dir()
+
+
+def test_a_stray_folder_blocks_no_export(tmp_path, caplog):
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.save(_at(_state(), 3), score=0.5)
+  (tmp_path / "99").mkdir()
+  assert checkpoint.load_policy(tmp_path).step == 3
+  assert checkpoint.scores(tmp_path) == {3: 0.5}
+  assert checkpoint.describe(tmp_path)["step"] == 3
+  assert "99" in caplog.text
 
 
 def test_policy_has_the_averaged_weights(tmp_path):

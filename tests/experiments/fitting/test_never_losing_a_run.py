@@ -54,6 +54,7 @@ def data(tmp_path_factory, compiled_once):
 def run(
   data, workdir, *, network=NETWORK, init_from="", on_batch=loop.unchanged, **changes
 ):
+  """What was trained."""
   config = {"network": network, "train": train_section(**changes)}
   return train.train(
     config, [data[0]], [data[1]], workdir, init_from=init_from, on_batch=on_batch
@@ -106,6 +107,37 @@ def test_a_signal_saves_after_the_step_and_the_run_continues_to_the_same_bits(
   rows = cli.read_jsonl(tmp_path / "metrics.jsonl")
   steps = [row["step"] for row in rows if row["split"] == "train"]
   assert steps == [2, 4, 5, 6, 8, 10]
+
+
+@jax.jit
+def mislabelled(batch):
+  return batch.replace(success=1.0 - batch.success)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [(6,), (5, 9)])
+def test_over_several_starts_the_best_checkpoint_is_kept(data, tmp_path, ends):
+  """What is learned after step 4 is wrong, so that the first evaluation is the best."""
+
+  def train_until(end, workdir):
+    def on_batch(step, batch, on_device):
+      if step == end:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return mislabelled(on_device) if step > 4 else on_device
+
+    fast = {"name": "adamw", "learning_rate": 0.1, "warmup_steps": 0, "clip_norm": 0.0}
+    return run(data, workdir, on_batch=on_batch, optimizer=fast, ema_decay=0.0)
+
+  once = train_until(0, tmp_path / "once")
+  for end in ends:
+    with pytest.raises(stopping.Stopped):
+      train_until(end, tmp_path / "often")
+  often = train_until(0, tmp_path / "often")
+  for name in ("once", "often"):
+    kept = (tmp_path / name / "checkpoints").iterdir()
+    assert sorted(int(path.name) for path in kept) == [4, STEPS]
+  assert once.weights.step == often.weights.step == 4
+  assert {**once.metrics, "seconds": 0} == {**often.metrics, "seconds": 0}
 
 
 def test_a_second_signal_acts_at_once():
