@@ -54,7 +54,12 @@ def believed_camera(unit: Unit, error: CalibrationError = EXACT) -> Camera:
   target = position + sight + np.cross(turn, sight)
   return dataclasses.replace(
     camera,
-    position=tuple(float(v) for v in position),
-    target=tuple(float(v) for v in target),
+    position=_triple(position),
+    target=_triple(target),
     roll=camera.roll + float(turn @ along),
   )
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+  x, y, z = values
+  return float(x), float(y), float(z)

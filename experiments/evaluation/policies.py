@@ -120,9 +120,9 @@ def for_exported(
   kinds = {policy_names.parse(name).kind for name in names}
   if "exported" not in kinds or kinds & {policy_names.SERVO, "open_loop"}:
     return config
-  network = runtime.read_manifest(networks.exported)["network"]
+  network = dict(runtime.read_manifest(networks.exported)["network"])
   made = config.copy_and_resolve_references()
-  made.network = ConfigDict({"preset": "levine2016", **network})
+  made.network = ConfigDict({"preset": network.pop("name"), **network})
   return made
 
 
