@@ -4,9 +4,9 @@ r"""Trains the open-loop baseline: the servo's network on patches (Section 6).
     --data=runs/demo/data/train/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
     --workdir=runs/demo/open_loop
 
-The same attempts, network, optimizer, number of steps and flags as in
-experiments.train, and the same files in the work folder; the config's section `patches`
-says how patches are cut. An attempt gives one sample, the pregrasp image around the
+The same attempts, optimizer, number of steps and flags as in experiments.train, and the
+same files in the work folder; the config's section `patches` says how patches are cut
+and which preset judges them. An attempt gives one sample, the pregrasp image around the
 place where its gripper closed; so the phases of the curriculum do not differ.
 
 The same command continues a run that was interrupted.
@@ -41,10 +41,16 @@ def train_open_loop(
       is not known.
   """
   settings = cli.build(patch_inputs.PatchConfig, config.get("patches", {}), "patches")
-  network = train_config.build_network(config["network"])
+  section = dict(config["network"].items())
+  section["preset"] = settings.preset or section["preset"]
+  network = train_config.build_network(section)
   mirrored = {"mirror_probability": settings.mirror_probability}
   return train.train(
-    {**config, "train": {**dict(config["train"].items()), **mirrored}},
+    {
+      **config,
+      "network": section,
+      "train": {**dict(config["train"].items()), **mirrored},
+    },
     data,
     held_out,
     workdir,

@@ -21,6 +21,7 @@ The gripper looks the same after half a turn. So yaw is predicted as (sin 2 yaw,
 cos 2 yaw), and the glimpse is read in both directions.
 """
 
+import functools
 from collections.abc import Mapping
 
 import chex
@@ -256,6 +257,12 @@ def _inverse(matrix: chex.Array) -> chex.Array:
 
 
 def _max_pool(x: chex.Array, window: int) -> chex.Array:
+  """The largest of each window x window places.
+
+  By pairs: the gradient of `jnp.max` divides by the number of places that equal the
+  maximum, and a compiler that computes a place twice, rounded differently, finds none.
+  """
   batch, height, width, channels = x.shape
-  shape = (batch, height // window, window, width // window, window, channels)
-  return x.reshape(shape).max(axis=(2, 4))
+  x = x.reshape(batch, height // window, window, width // window, window, channels)
+  rows = functools.reduce(jnp.maximum, (x[:, :, i] for i in range(window)))
+  return functools.reduce(jnp.maximum, (rows[:, :, :, i] for i in range(window)))

@@ -250,7 +250,8 @@ def make_train_step(
       `per_device`, which saves a sum over all devices a layer; the running ones are
       then the mean over devices.
     auxiliary_weight: factor of the auxiliary loss, of architectures that have one.
-    auxiliary_steps: first steps, which learn the auxiliary targets alone.
+    auxiliary_steps: first steps, which learn the auxiliary targets alone, where the
+      architecture has any.
 
   Returns:
     `(state, batch) -> (state, TrainMetrics)`. The state given is donated: use the new
@@ -261,6 +262,8 @@ def make_train_step(
   """
   mesh = mesh or make_mesh()
   check_batch_norm(batch_norm)
+  if predictor.apply_with_auxiliary is None:
+    auxiliary_steps = 0
 
   def forward(params, batch_stats, batch):
     images = stack_images(batch)

@@ -191,6 +191,7 @@ def patches() -> ConfigDict:
   # Of the open-loop baseline: fields of experiments.fitting.patch_inputs.PatchConfig.
   return ConfigDict(
     {
+      "preset": "small",
       "side": 0.16,  # m
       "height": 0.02,  # m, of their plane above the bin's floor
       "half_turn": True,

@@ -20,6 +20,7 @@ from experiments.configs import demo
 def get_config() -> ConfigDict:
   config = demo.get_config()
   config.network.preset = "levine2016"
+  config.patches.preset = "levine2016"
   config.collect.num_attempts = 800_000
   config.collect.num_held_out = 10_000
   config.collect.num_units = 14

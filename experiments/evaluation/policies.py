@@ -204,8 +204,8 @@ def _learned_spec(
     cli.build(servo_lib.ServoConfig, servo, "servo")
   weights = checkpoint.load_policy(path, step="best", purpose=purpose)
   found = weights.config
-  if flag == "checkpoints":
-    # Labelled networks may differ, but get the same frames.
+  if flag in ("checkpoints", "open_loop"):
+    # Labelled networks and the open loop's may differ, but get the same frames.
     found = dataclasses.replace(expected, frame_size=found.frame_size)
   train_config.check_network(found, expected, f"--{flag}={path}")
   return PolicySpec(

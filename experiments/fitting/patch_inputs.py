@@ -26,6 +26,8 @@ class PatchConfig:
   """How patches are cut, and which of their symmetries are learned from.
 
   Attributes:
+    preset: of the network; '' for that of config.network. An architecture that looks
+      for the gripper has nothing to find in a patch.
     side, height: see `envs.baselines.patches.Square`, m.
     half_turn: whether each attempt counts again turned by half a turn, which changes
       places of the fingers and nothing else.
@@ -33,6 +35,7 @@ class PatchConfig:
       grasp, but for light and the side from which the camera looks.
   """
 
+  preset: str = ""
   side: float = 0.16
   height: float = 0.02
   half_turn: bool = True

@@ -67,17 +67,6 @@ def test_a_half_turn_of_the_gripper_changes_nothing(predictor, weights):
   np.testing.assert_allclose(*logits, atol=1e-4)
 
 
-@pytest.fixture
-def optimised():
-  """The other tests compile without optimisation; there jaxlib 0.10.2's gradient of
-  this network is NaN on CPUs, where the optimised and the uncompiled one are not."""
-  before = jax.config.values["jax_disable_most_optimizations"]
-  jax.config.update("jax_disable_most_optimizations", False)
-  yield
-  jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.mark.usefixtures("optimised")
 def test_learns_where_the_gripper_is_from_measured_poses(predictor):
   """A bright square is the gripper; its pose is an affine map of where it is."""
   rng = np.random.default_rng(0)
