@@ -76,7 +76,6 @@ def campaign(
     with stopping():
       loop_of_rounds.run()
     return {}
-  write_plan(layout, config, made)
   seconds: dict[str, float] = {}
 
   def stage(name: str, function: Callable[[], Any]) -> Any:
@@ -86,7 +85,8 @@ def campaign(
     seconds[name] = time.perf_counter() - begin
     return result
 
-  with stopping():
+  with stopping(), cli.locked(layout.workdir):
+    write_plan(layout, config, made)
     with monitor.Monitor(layout, made.refresh, tell):
       row = stage("campaign", loop_of_rounds.run)
     print(f"\n{view.table(Reader(layout.workdir).read())}", flush=True)

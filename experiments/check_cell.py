@@ -117,9 +117,10 @@ def check(config: CheckConfig, workdir: str | Path) -> dict[str, Any]:
     UserError: an input cannot be used.
   """
   workdir = cli.prepare_workdir(workdir)
-  cli.check_same(workdir / "config.json", config.deciding(), "a check")
-  moved = _move(config, workdir / "reach.jsonl")
-  rows = _run(plan(config), workdir / "rows.jsonl", config.num_workers)
+  with cli.locked(workdir):
+    cli.check_same(workdir / "config.json", config.deciding(), "a check")
+    moved = _move(config, workdir / "reach.jsonl")
+    rows = _run(plan(config), workdir / "rows.jsonl", config.num_workers)
   summary = {
     **cell_tables.summarise(rows, moved),
     "config": dataclasses.asdict(config),

@@ -125,8 +125,10 @@ def evaluate(
   trials = plan(settings, specs, conditions.NOTHING, frame_size)
   workdir = cli.prepare_workdir(workdir)
   facts = identity(settings, specs, frame_size)
-  cli.check_same(workdir / "config.json", facts, "an evaluation", growing=("policies",))
-  with trials_lib.compiled_once():
+  with cli.locked(workdir), trials_lib.compiled_once():
+    cli.check_same(
+      workdir / "config.json", facts, "an evaluation", growing=("policies",)
+    )
     rows = trials_lib.run(
       trials, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
     )

@@ -63,8 +63,8 @@ def sweep(
   ]
   workdir = cli.prepare_workdir(workdir)
   facts = evaluate.identity(settings, specs, frame_size)
-  cli.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
-  with trials.compiled_once():
+  with cli.locked(workdir), trials.compiled_once():
+    cli.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
     rows = trials.run(
       list(itertools.chain.from_iterable(planned)),
       workdir / "rows.jsonl",

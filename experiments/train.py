@@ -110,20 +110,22 @@ def train(
     start, identity["init"] = first_weights(
       init_from, network, workdir, purpose=inputs.purpose
     )
-  check_same_run(workdir, identity)
   loading = dataclasses.replace(
     loading,
     mixture=mixture,
     host_index=jax.process_index(),
     host_count=jax.process_count(),
   )
+  check_same_run(workdir, identity)
   fit = loop.Fit(
     network, settings, train_set, held_out_set, loading, log_options, inputs
   )
   cli.prepare_workdir(workdir)
-  if jax.process_index() == 0:
+  if jax.process_index():  # Of several, the first one holds the folder.
+    return fit.run(workdir, identity, start, on_batch)
+  with cli.locked(workdir):
     cli.write_json(workdir / "config.json", {**identity, "versions": cli.versions()})
-  return fit.run(workdir, identity, start, on_batch)
+    return fit.run(workdir, identity, start, on_batch)
 
 
 def open_data(
@@ -179,7 +181,7 @@ def first_weights(
     UserError, CheckpointError: there are none, or they are of another network.
   """
   if _has_checkpoints(workdir):
-    before = _config_before(workdir).get("init", {})
+    before = _run_before(workdir).get("init", {})
     return None, {**before, "from": str(init_from)}
   folder = Path(init_from)
   if (folder / "checkpoints").is_dir():
@@ -190,9 +192,13 @@ def first_weights(
 
 
 def check_same_run(workdir: Path, identity: Mapping[str, Any]) -> None:
-  """Raises UserError if the work folder holds a run of another config or dataset."""
-  if not _has_checkpoints(workdir) or not (before := _config_before(workdir)):
+  """Raises UserError if the work folder holds a run of another config or dataset.
+
+  What a run was is asked of its checkpoints: config.json may be lost, or another's.
+  """
+  if not _has_checkpoints(workdir):
     return
+  before = _run_before(workdir)
   now = {"init": {}, **json.loads(cli.to_json(identity))}
   for section, fields in now.items():
     earlier = before.get(section, {})
@@ -209,9 +215,9 @@ def _has_checkpoints(workdir: Path) -> bool:
   return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
-def _config_before(workdir: Path) -> dict[str, Any]:
-  path = workdir / "config.json"
-  return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _run_before(workdir: Path) -> dict[str, Any]:
+  found = checkpoint.describe(workdir / "checkpoints")["experiment"]
+  return json.loads(cli.to_json(found))
 
 
 def define_flags() -> None:

@@ -18,12 +18,15 @@ passed over with a warning.
 """
 
 import base64
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib.metadata
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -110,7 +113,10 @@ class Checkpointer:
       self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self._directory,
-        options=ocp.CheckpointManagerOptions(preservation_policy=self._kept),
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=self._kept,
+          cleanup_tmp_directories=True,  # of a run that was killed
+        ),
         item_names=_ITEMS,
       )
     except OSError as error:
@@ -122,16 +128,40 @@ class Checkpointer:
   def __enter__(self) -> "Checkpointer":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    try:
+      self.close()
+    except CheckpointError:
+      if kind is None:  # Otherwise what went wrong first is told.
+        raise
 
   def close(self) -> None:
-    """Waits for the last write and lets go of the directory."""
-    self._manager.close()
+    """Waits for the last write and lets go of the directory.
+
+    Raises:
+      CheckpointError: if it could not be written.
+    """
+    with self._writing():
+      self._manager.close()
 
   def wait(self) -> None:
-    """Waits until all that was saved is on the disk."""
-    self._manager.wait_until_finished()
+    """Waits until all that was saved is on the disk.
+
+    Raises:
+      CheckpointError: if it could not be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # Orbax has no one class for failed writes either.
+      raise CheckpointError(
+        f"cannot write a checkpoint to {self._directory}: {_first_line(error)}. Mend"
+        " that and run the same command again: it continues from the last checkpoint."
+      ) from error
 
   @property
   def latest_step(self) -> int | None:
@@ -159,8 +189,8 @@ class Checkpointer:
       data_state: state of the data iterator: bytes, or what JSON can hold.
 
     Raises:
-      CheckpointError: if there is one of this step or a later one: resuming would take
-        that.
+      CheckpointError: if there is one of this step or a later one, which resuming
+        would take; if no space is left; or if the one before could not be written.
     """
     step = int(jax.device_get(state.step))
     if self.latest_step is not None and step <= self.latest_step:
@@ -185,15 +215,17 @@ class Checkpointer:
     }
     if score is not None:
       self._kept.scores[step] = score
-    is_saved = self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        policy=ocp.args.StandardSave(policy),
-        state=ocp.args.StandardSave(rest),
-        info=ocp.args.JsonSave(info),
-        data=ocp.args.JsonSave(_pack(data_state)),
-      ),
-    )
+    with self._writing():
+      _check_space(self._directory, (policy, rest))
+      is_saved = self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          policy=ocp.args.StandardSave(policy),
+          state=ocp.args.StandardSave(rest),
+          info=ocp.args.JsonSave(info),
+          data=ocp.args.JsonSave(_pack(data_state)),
+        ),
+      )
     if not is_saved:
       raise CheckpointError(f"step {step} was not saved to {self._directory}.")
 
@@ -552,8 +584,24 @@ def _read(
   try:
     return manager.restore(step, args=ocp.args.Composite(**args))
   except Exception as error:  # Orbax has no one class for unreadable checkpoints.
-    cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    raise UnreadableError(f"cannot read checkpoint {where}: {cause}.") from error
+    raise UnreadableError(
+      f"cannot read checkpoint {where}: {_first_line(error)}."
+    ) from error
+
+
+def _first_line(error: Exception) -> str:
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _check_space(directory: pathlib.Path, tree: Any) -> None:
+  """Raises OSError if a checkpoint may not fit, before Orbax fails in many threads."""
+  needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + 1_000_000
+  if shutil.disk_usage(directory).free < needed:
+    raise OSError(
+      errno.ENOSPC, f"no space left on the disk, {needed / 1e6:.1f} MB are needed"
+    )
 
 
 def _pack(data_state: Any) -> dict[str, Any]:

@@ -186,7 +186,7 @@ class Reader:
         f"--workdir={workdir} holds no campaign: {PLAN_FILE} is missing; expected the"
         " folder that python -m experiments.campaign writes"
       )
-    self._plan = json.loads(path.read_text(encoding="utf-8"))
+    self._plan = cli.read_json(path)
     self._rows: dict[Path, Rows] = {}
     self._sizes: dict[Path, int] = {}  # of shards, by their entries
 
@@ -200,7 +200,7 @@ class Reader:
     name = entry["name"]
     scenes, num_bytes = self._scenes(number, name)
     evaluated = None
-    summary = read_json(self._layout.workdir / "evaluate" / name / "summary.json")
+    summary = cli.read_json(self._layout.workdir / "evaluate" / name / "summary.json")
     for row in summary.get("policies", {}).get("servo", {}).values():
       evaluated = Rate(row["attempts"], row["successes"])
     return RoundState(
@@ -225,7 +225,7 @@ class Reader:
       if not entry.exists():
         continue  # It was made, but is not in place yet.
       if entry not in self._sizes:
-        self._sizes[entry] = read_json(entry)["num_bytes"]
+        self._sizes[entry] = cli.read_json(entry)["num_bytes"]
       num_bytes += self._sizes[entry]
       scenes += [
         Scene(
@@ -246,7 +246,7 @@ class Reader:
 
   def _update(self, name: str, steps: int) -> Update:
     folder = self._layout.workdir / "train" / name
-    done = read_json(folder / "update.json")
+    done = cli.read_json(folder / "update.json")
     rows = self._read(folder / "metrics.jsonl")
     held_out = [r for r in rows if r["split"] == "held_out" and not r.get("final")]
     training = [r for r in rows if r["split"] == "train"]
@@ -294,8 +294,3 @@ class Rows:
       if isinstance(row, dict):
         self._rows.append(row)
     return self._rows
-
-
-def read_json(path: Path) -> dict[str, Any]:
-  """The object in a file; {} if there is none."""
-  return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

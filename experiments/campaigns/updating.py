@@ -35,8 +35,7 @@ def update(
   """
   asked = describe(config, round_)
   done = layout.update_done(round_)
-  if done.is_file():
-    found = json.loads(done.read_text(encoding="utf-8"))
+  if found := cli.read_json(done):
     different = [name for name in asked if found["asked"].get(name) != asked[name]]
     if different:
       raise cli.UserError(

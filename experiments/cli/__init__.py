@@ -2,20 +2,23 @@
 
 Use it as `cli.NAME`: `cli.run(main, define_flags)` starts a program, `cli.UserError` is
 shown as one line, `cli.define_config` and `cli.build` turn a configuration file into
-dataclasses, `cli.prepare_workdir` and `cli.check_same` guard a work folder,
-`cli.JsonLines` appends rows to a file, `cli.progress` draws a bar.
+dataclasses, `cli.prepare_workdir`, `cli.check_same` and `cli.locked` guard a work
+folder, `cli.JsonLines` appends rows to a file, `cli.progress` draws a bar.
 """
 
 from experiments.cli.commands import record_command, recorded_commands
 from experiments.cli.errors import PACKAGES, UserError, message_for_user, stop
-from experiments.cli.folders import check_same, prepare_workdir, require_folder
+from experiments.cli.folders import check_same, locked, prepare_workdir, require_folder
 from experiments.cli.program import quieten_libraries, run
 from experiments.cli.progress_bar import Stopwatch, progress
 from experiments.cli.provenance import versions
 from experiments.cli.rows import (
   JsonLines,
+  check_tally,
+  read_json,
   read_jsonl,
   rewrite_jsonl,
+  tally,
   to_json,
   write_atomically,
   write_json,
@@ -39,13 +42,16 @@ __all__ = [
   "UserError",
   "build",
   "check_same",
+  "check_tally",
   "config_arguments",
   "define_config",
   "load_config",
+  "locked",
   "message_for_user",
   "prepare_workdir",
   "progress",
   "quieten_libraries",
+  "read_json",
   "read_jsonl",
   "record_command",
   "recorded_commands",
@@ -54,6 +60,7 @@ __all__ = [
   "run",
   "stop",
   "table",
+  "tally",
   "to_json",
   "versions",
   "write_atomically",

@@ -1,8 +1,11 @@
 """Checks of work folders: they exist, are writable, and hold one configuration."""
 
+import contextlib
+import fcntl
 import json
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,39 @@ def prepare_workdir(path: str | Path, flag: str = "workdir") -> Path:
       " choose a folder that you may write to"
     ) from error
   return path
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(workdir: str | Path) -> Iterator[None]:
+  """Keeps other processes out of a work folder while this block runs.
+
+  A process that is killed lets go of it, and what it left half written goes.
+
+  Raises:
+    UserError: another process is at work there.
+  """
+  workdir = Path(workdir)
+  with open(workdir / LOCK, "a+", encoding="utf-8") as stream:
+    try:
+      fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      stream.seek(0)
+      raise UserError(
+        f"--workdir={workdir} is being written by another run"
+        f" ({stream.read().strip() or 'unknown'}); wait for it to end, or choose"
+        " another --workdir"
+      ) from error
+    except OSError:
+      pass  # A file system without locks: nobody can be kept out.
+    stream.truncate(0)
+    stream.write(f"process {os.getpid()} on {os.uname().nodename}")
+    stream.flush()
+    for left_over in workdir.glob(".*.tmp"):
+      left_over.unlink(missing_ok=True)
+    yield
 
 
 def check_same(

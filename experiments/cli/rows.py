@@ -1,5 +1,6 @@
 """Files that are whole or absent, JSON, and rows of JSONL."""
 
+import hashlib
 import json
 import math
 import os
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+
+from experiments.cli.errors import UserError
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -46,6 +49,48 @@ def to_json(value: Any, indent: int | None = None) -> str:
 def write_json(path: str | Path, value: Any) -> None:
   """Writes a value as a JSON file, for readers and for people."""
   write_atomically(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+  """The object in a JSON file, {} if there is none. Raises UserError if broken."""
+  path = Path(path)
+  if not path.is_file():
+    return {}
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise UserError(f"{path}: no JSON ({error}); delete it") from error
+  if not isinstance(content, dict):
+    found = type(content).__name__
+    raise UserError(f"{path}: expected a JSON object, found a {found}; delete it")
+  return content
+
+
+def tally(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+  """{count, sha256} of rows, by which a reader knows that none was lost or doubled."""
+  lines = [to_json(row) for row in rows]
+  digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+  return {"count": len(lines), "sha256": digest}
+
+
+def check_tally(
+  rows: Iterable[Mapping[str, Any]],
+  expected: Mapping[str, Any] | None,
+  what: str,
+  advice: str,
+) -> None:
+  """Raises UserError unless rows have the `tally` that was written down for them.
+
+  Args:
+    expected: None if none was: files of earlier versions.
+    what: names the rows and their file.
+    advice: what mends them.
+  """
+  if expected is None or (found := tally(rows)) == expected:
+    return
+  count, wanted = found["count"], expected["count"]
+  said = f"{count} rows, expected {wanted}" if count != wanted else "other rows"
+  raise UserError(f"{what} has {said}: lines were lost, doubled or changed; {advice}")
 
 
 class JsonLines:

@@ -24,7 +24,8 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
       cleared_at: [attempt or None, one a repetition]}}}; rates are of success;
     paired: {name: {protocol: (difference to the rate of the `reference`, low, high)}},
       for those that were in the same bins;
-    detectors: how far labels can be trusted.
+    detectors: how far labels can be trusted;
+    rows: {name: the `cli.tally` of the rows that this was made of}.
   """
   plain = [row for row in rows if not row["condition"]]
   summary: dict[str, Any] = {name: {} for name in policies}
@@ -42,6 +43,10 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
     "policies": summary,
     "paired": _paired(bins, reference(policies)),
     "detectors": statistics.detectors(plain),
+    "rows": {
+      name: cli.tally(row for row in plain if row["policy"] == name)
+      for name in policies
+    },
   }
 
 

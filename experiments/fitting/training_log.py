@@ -54,7 +54,8 @@ class TrainingLog:
   def finish(self, final: Mapping[str, Any]) -> None:
     """Puts the row of the whole run at the end, in the place of an earlier one."""
     if self._is_writer:
-      cli.rewrite_jsonl(self.path, [*self.rows(), final])
+      rows = self.rows()
+      cli.rewrite_jsonl(self.path, [*rows, {**final, "rows": cli.tally(rows)}])
     if self._events:
       self._events.close()
 

@@ -262,7 +262,8 @@ def learning(results: Results) -> dict[str, Any] | None:
   told = results.predictions
   return {
     "curves": plots.learning_curves(train, held_out, results.phase_ends),
-    "said": words.learning(train, held_out),
+    "said": words.learning(train, held_out)
+    + ("" if results.final() else f" {words.NOT_FINISHED}"),
     "ranges": tables.ranges(results.final()),
     "calibration": plots.calibration(told["label"], told["probability"])
     if told is not None and len(told["label"])

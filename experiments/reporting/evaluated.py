@@ -125,7 +125,7 @@ def read(workdir: Path) -> Evaluated:
 
 
 def _read(path: Path, program: str, made: Callable[..., Found]) -> Found | None:
-  content = results_lib.read_json(path)
+  content = cli.read_json(path)
   try:
     return made(content, path) if content else None
   except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -163,6 +163,15 @@ def from_summary(
       if name not in row:
         raise _RowError(name, folder / "rows.jsonl")
   own = [row for row in rows if row["policy"] in policies]
+  tallies = summary.get("rows", {})
+  for name in policies:
+    cli.check_tally(
+      [row for row in own if row["policy"] == name and not row["condition"]],
+      tallies.get(name),
+      f"{folder / 'rows.jsonl'}, policy {name},",
+      "run python -m experiments.evaluate again with the same --workdir: it makes what"
+      " is missing",
+    )
   without = {name: one[WITHOUT] for name, one in policies.items() if WITHOUT in one}
   return Evaluation(
     settings=config["evaluate"],

@@ -3,7 +3,6 @@
 Layout: see WORKSPACE.md. `evaluated` reads the rest.
 """
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,9 +46,8 @@ class Results:
     return [row for row in rows if not row.get("final")]
 
   def final(self) -> dict[str, Any]:
-    """The held-out evaluation of the best weights, else the last; {} if none."""
-    rows = [row for row in self.metrics if row.get("split") == "held_out"]
-    return rows[-1] if rows else {}
+    """The held-out evaluation of the best weights; {} before training has ended."""
+    return next((row for row in reversed(self.metrics) if row.get("final")), {})
 
   @property
   def is_learned_here(self) -> bool:
@@ -77,35 +75,31 @@ def read(workdir: Path) -> Results:
   return Results(
     workdir,
     datasets={name: _dataset_facts(found) for name, found in folders.items() if found},
-    metrics=cli.read_jsonl(training / "metrics.jsonl"),
-    config=read_json(training / "config.json"),
+    metrics=_metrics(training / "metrics.jsonl"),
+    config=cli.read_json(training / "config.json"),
     predictions=read_npz(
       training / "held_out_predictions.npz", ("label", "probability")
     ),
     policy_file=policy_file if is_there else None,
     policy_manifest=runtime.read_manifest(policy_file) if is_there else {},
-    seconds=read_json(workdir / "demo.json").get("seconds", {}),
+    seconds=cli.read_json(workdir / "demo.json").get("seconds", {}),
   )
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+  rows = cli.read_jsonl(path)
+  advice = "run experiments.train again into a new folder, or delete the file"
+  for row in rows:
+    if row.get("final"):
+      others = [one for one in rows if not one.get("final")]
+      cli.check_tally(others, row.get("rows"), str(path), advice)
+  return rows
 
 
 def training_folder(workdir: Path) -> Path:
   """Where the network was trained: of a campaign, in its last update."""
   updates = sorted(workdir.glob("train/round_[0-9]*/checkpoints"))
   return updates[-1].parent if updates else workdir / "train"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-  """The object in a JSON file, {} if there is none. Raises UserError if broken."""
-  if not path.is_file():
-    return {}
-  try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise cli.UserError(f"{path}: no JSON ({error}); delete it") from error
-  if not isinstance(content, dict):
-    found = type(content).__name__
-    raise cli.UserError(f"{path}: expected a JSON object, found a {found}; delete it")
-  return content
 
 
 def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | None:
@@ -115,7 +109,7 @@ def read_npz(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray] | Non
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
-  except (ValueError, zipfile.BadZipFile) as error:
+  except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
     raise cli.UserError(f"{path}: unreadable ({error}); delete it") from error
   if missing := [name for name in needed if name not in arrays]:
     raise cli.UserError(

@@ -15,6 +15,12 @@ from experiments.statistics import Rate
 _NEAR, _OFF = 0.01, 0.03  # m, that an object's middle is off the fingers'
 
 
+NOT_FINISHED = (
+  "The final row of metrics.jsonl is missing: training has not ended, so there is no"
+  " result of it yet. The same command continues it."
+)
+
+
 def percent(value: float) -> str:
   """0.234 -> '23 %'."""
   return f"{100 * value:.0f} %"

@@ -154,7 +154,8 @@ def _fill_training(folder):
         row[f"samples{suffix}"] = 900
       log.write(row)
   ends = {"auc_low": 0.571, "auc_high": 0.629}
-  log.write({**row, **ends, "final": True, "evaluations": 12})
+  rows = cli.tally(cli.read_jsonl(log.path))
+  log.write({**row, **ends, "final": True, "evaluations": 12, "rows": rows})
   config = {"train": {"phases": [[1200, 0.01], [800, 0.07], [400, 1.0]]}}
   (folder / "config.json").write_text(json.dumps(config))
   probability = RNG.random(900) * 0.5
@@ -302,6 +303,38 @@ def test_videos_are_shown_by_what_they_show(page, text):
   assert "unlisted" in films
   assert "Corrections" not in films and "lost" not in films
   assert "`servo-success-held_out-00-scene-7.mp4`: a success" in text
+
+
+@pytest.mark.parametrize("file", ["evaluate/rows.jsonl", "train/metrics.jsonl"])
+@pytest.mark.parametrize("change", ["shortened", "doubled"])
+def test_rows_that_were_lost_or_doubled_are_not_reported(
+  tmp_path, make_row, file, change
+):
+  fill_evaluation(tmp_path / "evaluate", make_row)
+  _fill_training(tmp_path / "train")
+  path = tmp_path / file
+  rows = cli.read_jsonl(path)
+  cli.rewrite_jsonl(path, rows[len(rows) // 2 :] if change == "shortened" else 2 * rows)
+  with pytest.raises(cli.UserError, match=rf"{path}.* rows, expected \d+"):
+    report.write_report(tmp_path)
+
+
+def test_a_training_that_has_not_ended_has_no_result(tmp_path):
+  _fill_training(tmp_path / "train")
+  path = tmp_path / "train" / "metrics.jsonl"
+  cli.rewrite_jsonl(path, cli.read_jsonl(path)[:30])
+  page = report.write_report(tmp_path).read_text(encoding="utf-8")
+  assert words_lib.NOT_FINISHED in page
+  assert "AUC on held-out attempts</" not in page
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
+def test_broken_predictions_are_one_clear_error(tmp_path, content):
+  path = tmp_path / "train" / "held_out_predictions.npz"
+  path.parent.mkdir()
+  path.write_bytes(content)
+  with pytest.raises(cli.UserError, match="predictions.npz: unreadable .*delete it"):
+    report.write_report(tmp_path)
 
 
 def test_without_a_gallery_all_videos_are_shown(tmp_path):

@@ -82,7 +82,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(data, finished, tmp_path):
 
   for mine, theirs in zip(weights(tmp_path), weights(finished[0]), strict=True):
     np.testing.assert_array_equal(mine, theirs)
-  timeless = ("seconds", "samples_per_second", "wait_share")
+  timeless = ("seconds", "samples_per_second", "wait_share", "rows")
   rows = [
     [{k: v for k, v in one.items() if k not in timeless} for one in read]
     for read in map(cli.read_jsonl, metrics_files(tmp_path, finished[0]))

@@ -222,6 +222,41 @@ def test_unwritable_directory_is_one_clear_error(tmp_path):
     checkpoint.Checkpointer(tmp_path / "file" / "run", TINY)
 
 
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.save(_at(_state(), 1))
+    checkpoints.wait()
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(checkpoint.CheckpointError, match="no space left.* MB are nee"):
+      checkpoints.save(_at(_state(), 2))
+  assert checkpoint.load_policy(tmp_path).step == 1
+
+
+def test_a_failed_write_is_told_after_what_failed_first(tmp_path):
+  directory = tmp_path / "checkpoints"
+
+  def save_and_raise(error):
+    with checkpoint.Checkpointer(directory, TINY) as checkpoints:
+      shutil.rmtree(directory)
+      directory.write_text("no folder any more")
+      with pytest.raises(checkpoint.CheckpointError, match="cannot write a checkpoint"):
+        checkpoints.save(_state())
+        checkpoints.wait()
+      if error:
+        raise error
+
+  with pytest.raises(KeyboardInterrupt):
+    save_and_raise(KeyboardInterrupt())
+
+
+def test_what_a_killed_process_left_goes(tmp_path):
+  (tmp_path / "5.orbax-checkpoint-tmp").mkdir()
+  with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
+    checkpoints.save(_at(_state(), 5))
+  assert [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
 def test_damaged_checkpoint_is_one_clear_error(tmp_path):
   with checkpoint.Checkpointer(tmp_path, TINY) as checkpoints:
     checkpoints.save(_state())

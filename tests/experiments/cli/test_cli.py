@@ -219,3 +219,28 @@ def only_line(done):
   assert len(lines) == 1, done.stderr
   assert lines[0].startswith("error: ")
   return lines[0]
+
+
+def test_rows_are_counted_and_summed_up():
+  rows = [{"a": 1, "b": [0.1, None]}, {"a": 2}]
+  known = cli.tally(rows)
+  cli.check_tally(json.loads(json.dumps(rows)), known, "rows.jsonl", "")
+  cli.check_tally(rows[:1], None, "rows of an earlier version", "")
+  for found, said in (
+    (rows[:1], "has 1 rows, expected 2"),
+    ([*rows, rows[0]], "has 3 rows, expected 2"),
+    ([rows[0], {"a": 3}], "has other rows"),
+  ):
+    with pytest.raises(
+      cli.UserError, match=f"rows.jsonl {said}.*lost.*; make it again"
+    ):
+      cli.check_tally(found, known, "rows.jsonl", "make it again")
+
+
+def test_a_work_folder_is_held_by_one_at_a_time(tmp_path):
+  with cli.locked(tmp_path):
+    with pytest.raises(cli.UserError, match=f"{tmp_path} is being written"):
+      with cli.locked(tmp_path):
+        pass
+  with cli.locked(tmp_path):
+    pass

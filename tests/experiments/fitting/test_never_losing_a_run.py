@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,12 +238,35 @@ def test_a_warm_start_from_another_network_names_the_field(
     run(data, tmp_path, init_from=tmp_path / "nothing")
 
 
-def test_a_run_of_another_kind_is_refused(tmp_path):
-  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-  (tmp_path / "config.json").write_text('{"network": {"channels": 4}, "train": {}}')
-  train.check_same_run(tmp_path, {"network": {"channels": 4}, "train": {}})
-  with pytest.raises(cli.UserError, match="train.batch_norm is None, not per_dev"):
-    train.check_same_run(tmp_path, {"train": {"batch_norm": "per_device"}})
+@pytest.mark.parametrize("content", ["", "{", None])
+def test_checkpoints_say_of_which_run_they_are(uninterrupted, tmp_path, content):
+  workdir = tmp_path / "run"
+  shutil.copytree(uninterrupted, workdir)
+  identity = checkpoint.describe(workdir / "checkpoints")["experiment"]
+  (workdir / "config.json").unlink()
+  if content is not None:
+    (workdir / "config.json").write_text(content)
+  train.check_same_run(workdir, identity)
+  changed = json.loads(json.dumps(identity))
+  changed["train"]["optimizer"]["learning_rate"] = 0.5
+  with pytest.raises(cli.UserError, match="train.optimizer is .*choose another"):
+    train.check_same_run(workdir, changed)
+  changed["train"] = {**identity["train"], "batch_norm": "per_device"}
+  with pytest.raises(cli.UserError, match="train.batch_norm is global, not per_dev"):
+    train.check_same_run(workdir, changed)
+
+
+def test_two_runs_in_one_work_folder_are_one_clear_error(data, tmp_path):
+  tmp_path.joinpath(".config.json.123.tmp").write_text("left by a killed run")
+
+  def start_another(step, batch, on_device):
+    with pytest.raises(cli.UserError, match="is being written by another run .process"):
+      run(data, tmp_path)
+    raise ConnectionResetError
+
+  with pytest.raises(ConnectionResetError):
+    run(data, tmp_path, on_batch=start_another)
+  assert not list(tmp_path.glob("*.tmp"))
 
 
 @pytest.mark.parametrize(
