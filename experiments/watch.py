@@ -38,6 +38,7 @@ from experiments.evaluation.replay import Together
 from experiments.explain import evidence as evidence_lib
 from experiments.explain import one_attempt
 from experiments.fitting import train_config
+from experiments.pictures import animation
 from experiments.pictures import video as video_lib
 from experiments.pictures import window as window_lib
 
@@ -214,6 +215,7 @@ def define_flags() -> None:
   flags.DEFINE_string("condition", "", "As in a sweep: push=0.4, camera_shift=0.05")
   flags.DEFINE_string("workdir", "", "Folder for the video or page.")
   flags.DEFINE_bool("viewer", False, "A window instead of a video.")
+  flags.DEFINE_bool("gif", False, "The video as an animated GIF, too.")
   flags.DEFINE_bool("explain", False, "A page on one attempt instead of a video.")
   flags.DEFINE_integer(
     "attempt", 0, "Which one is explained, in its bin, from 0.", lower_bound=0
@@ -255,7 +257,10 @@ def main(_: Sequence[str]) -> None:
   elif args.viewer:
     show(scene, policy)
   else:
-    print(f"Video: {film(scene, policy, args.workdir, args.size)}")
+    path = film(scene, policy, args.workdir, args.size)
+    print(f"Video: {path}")
+    if args.gif:
+      print(f"Animation: {animation.write_gif(path, path.with_suffix('.gif'))}")
 
 
 def _explain_row(networks: policies.Networks) -> None:
