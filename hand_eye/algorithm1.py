@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hand_eye import cem, commands, limits
-from hand_eye.decision import Action, Cause
+from hand_eye.decision import Action, Cause, Inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ServoDecision:
   p_best: [] probability of success of the best candidate.
   ratio: [] p_null / p_best, the p of Algorithm 1.
   best: [5] the best candidate, ending at the table.
-  samples: [N, 5] all candidates, ending at the table.
+  candidates: [N, 5] all candidates, ending at the table.
   probabilities: [N] their probabilities of success.
   means: [I, 3] of the Gaussians that they were drawn from, (dx, dy, dyaw).
   covariances: [I, 3, 3] of these Gaussians.
@@ -97,7 +97,7 @@ class ServoDecision:
   p_best: chex.Array
   ratio: chex.Array
   best: chex.Array
-  samples: chex.Array
+  candidates: chex.Array
   probabilities: chex.Array
   means: chex.Array
   covariances: chex.Array
@@ -130,10 +130,8 @@ def decide(
 def conclude(
   search: cem.Search,
   null_score: chex.Array,
-  pose: chex.Array,
-  table_height: chex.Array,
-  allowed: limits.FeasibleSet,
-  is_last: chex.Array,
+  inputs: Inputs,
+  feasible: limits.FeasibleSet,
   height_key: chex.PRNGKey,
   config: ServoConfig,
 ) -> ServoDecision:
@@ -142,13 +140,12 @@ def conclude(
   Args:
     search: over motions (dx, dy, dyaw) that end at the table.
     null_score: [] score of closing here, once down at the table.
-    pose: [4] measured.
-    table_height: [] metres.
-    allowed: where motions may end.
-    is_last: [] bool, whether t = T.
+    inputs: of this decision.
+    feasible: where motions may end.
     height_key: consumed.
     config: the thresholds.
   """
+  pose, table_height, is_last = inputs.pose, inputs.table_height, inputs.is_last
 
   def to_command(motion: chex.Array) -> chex.Array:
     return commands.from_search(motion, table_height - pose[2])
@@ -162,23 +159,23 @@ def conclude(
   height = table_height + jax.random.uniform(
     height_key, minval=config.raise_low, maxval=config.raise_high
   )
-  height = jnp.minimum(height, allowed.high[2])
+  height = jnp.minimum(height, feasible.high[2])
   raised = best.at[2].set(height - pose[2])
 
   wanted = decide(p_null, p_best, is_last, config)
-  may_close = limits.may_close(pose, allowed)
+  may_close = limits.may_close(pose, feasible)
   # Where the gripper may not close, it goes on to where it may.
   wanted = jnp.where(
     (wanted == Action.CLOSE) & ~may_close & ~is_last, jnp.int32(Action.MOVE), wanted
   )
   motion = jnp.where(wanted == Action.RAISE, raised, best)
   motion = limits.bounded(motion, config.max_step, config.max_turn)
-  safe = limits.is_safe(motion, pose, allowed, config.max_step, config.max_turn)
+  safe = limits.is_safe(motion, pose, feasible, config.max_step, config.max_turn)
   closes = wanted == Action.CLOSE
   causes = [
     (search.done == 0, Cause.NO_TIME),
     (~finite | (wanted == Action.HOLD), Cause.NOT_FINITE),
-    (~limits.is_feasible(search.best, pose, allowed), Cause.NOTHING_ALLOWED),
+    (~limits.is_feasible(search.best, pose, feasible), Cause.NOTHING_ALLOWED),
     (closes & ~may_close, Cause.MAY_NOT_CLOSE),
     (~closes & ~safe, Cause.UNSAFE),
   ]
@@ -197,7 +194,7 @@ def conclude(
     p_best=p_best,
     ratio=p_null / jnp.maximum(p_best, jnp.finfo(jnp.float32).tiny),
     best=best,
-    samples=to_command(search.samples.reshape(-1, 3)),
+    candidates=to_command(search.candidates.reshape(-1, 3)),
     probabilities=jax.nn.sigmoid(search.scores.reshape(-1)),
     means=search.means,
     covariances=search.covariances,

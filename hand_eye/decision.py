@@ -18,32 +18,45 @@ from hand_eye.constraints import Constraints
 from hand_eye.observations import Limits, Observation, ObservationError
 
 __all__ = [
-  "INPUTS",
   "Action",
   "Cause",
   "Decision",
+  "Inputs",
   "Limits",
   "Observation",
   "ObservationError",
   "answer",
-  "as_inputs",
   "hold",
   "in_words",
+  "inputs_of",
   "is_last",
 ]
 
-# Of a compiled decision, in this order, after the weights.
-INPUTS = (
-  "pregrasp_image",
-  "image",
-  "pose",
-  "table_height",
-  "low",
-  "high",
-  "is_last",
-  "key",
-  *constraints_lib.INPUTS,
-)
+
+class Inputs(NamedTuple):
+  """What a compiled decision takes besides the weights. Exported functions take the
+  fields as arguments, in this order.
+
+  pregrasp_image, image: [F, F, 3] uint8, whole camera frames.
+  pose: [4] float32, measured (x, y, z, yaw), metres and radians, robot base frame.
+  table_height: [] float32, metres.
+  low, high: [4] float32, the workspace: poses that commands may lead to.
+  is_last: [] bool, whether t = T.
+  key: [2] uint32, raw key data; consumed.
+  grasp_in, keep_out, yaw_range: `Constraints.arrays`.
+  """
+
+  pregrasp_image: Any
+  image: Any
+  pose: Any
+  table_height: Any
+  low: Any
+  high: Any
+  is_last: Any
+  key: Any
+  grasp_in: Any
+  keep_out: Any
+  yaw_range: Any
 
 
 class Action(enum.IntEnum):
@@ -134,7 +147,7 @@ def hold(
 
 
 def answer(
-  call: Callable[..., Mapping[str, Any]],
+  decide: Callable[[Inputs], Mapping[str, Any]],
   observation: Observation,
   key: np.ndarray,
   *,
@@ -142,11 +155,10 @@ def answer(
   bounds: Limits | None,
   constraints: Constraints | None = None,
 ) -> Decision:
-  """Checks an observation, decides on it by `call`, and puts the answer into words.
+  """Checks an observation, decides on it, and puts the answer into words.
 
   Args:
-    call: what `servo.make_array_fns` made, without the weights: `INPUTS` in,
-      `ServoDecision` as a dict out.
+    decide: the compiled decision: `ServoDecision`, or such a dict.
     observation: of this step.
     key: [2] uint32, raw key data; consumed.
     frame_size: F that the policy was made for.
@@ -157,24 +169,24 @@ def answer(
   Raises:
     ObservationError: for a field or key of another shape or type, or no workspace.
   """
-  inputs = as_inputs(
+  inputs = inputs_of(
     observation, key, frame_size=frame_size, bounds=bounds, constraints=constraints
   )
   if isinstance(inputs, Decision):
     return inputs
-  arrays = {name: np.asarray(array) for name, array in call(*inputs).items()}
+  arrays = {name: np.asarray(array) for name, array in decide(inputs).items()}
   return in_words(arrays, is_last(observation))
 
 
-def as_inputs(
+def inputs_of(
   observation: Observation,
   key: np.ndarray,
   *,
   frame_size: int,
   bounds: Limits | None,
   constraints: Constraints | None = None,
-) -> tuple[np.ndarray, ...] | Decision:
-  """The arrays of `INPUTS`, in their order, or HOLD where they make no sense.
+) -> Inputs | Decision:
+  """What a compiled decision takes, or HOLD where the observation makes no sense.
 
   Arguments and errors are those of `answer`.
   """
@@ -184,16 +196,16 @@ def as_inputs(
   if problem:
     return hold(problem)
   low, high = observations.joined_workspace(seen, bounds)
-  return (
-    seen.pregrasp_image,
-    seen.image,
-    seen.pose,
-    np.asarray(seen.table_height, np.float32),
-    low,
-    high,
-    np.asarray(is_last(seen)),
-    key,
-    *(constraints_lib.ensure(constraints)).arrays().values(),
+  return Inputs(
+    pregrasp_image=seen.pregrasp_image,
+    image=seen.image,
+    pose=seen.pose,
+    table_height=np.asarray(seen.table_height, np.float32),
+    low=low,
+    high=high,
+    is_last=np.asarray(is_last(seen)),
+    key=key,
+    **constraints_lib.ensure(constraints).arrays(),
   )
 
 
@@ -205,15 +217,15 @@ def is_last(observation: Observation) -> bool:
 def in_words(arrays: Mapping[str, np.ndarray], last: bool) -> Decision:
   """Returns the decision that a compiled function made.
 
-  Nothing that is not finite gets past here, whatever the function gave.
+  Rejects output that is not finite: HOLD.
   """
   action, cause = Action(int(arrays["action"])), Cause(int(arrays["cause"]))
-  planned, size = arrays["means"].shape[0], arrays["samples"].shape[0]
+  planned, size = arrays["means"].shape[0], arrays["candidates"].shape[0]
   done = int(arrays["iterations"])
   count = done * (size // planned)
   p_null, p_best = float(arrays["p_null"]), float(arrays["p_best"])
   evidence: dict[str, Any] = {
-    "candidates": arrays["samples"][:count],
+    "candidates": arrays["candidates"][:count],
     "probabilities": arrays["probabilities"][:count],
     "means": arrays["means"][:done],
     "covariances": arrays["covariances"][:done],

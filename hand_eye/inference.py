@@ -48,16 +48,12 @@ def build_predictor(config: network.NetworkConfig) -> network.Predictor:
   if config.architecture != "figure4":
     return _plain(config)
 
-  def folded(params, batch_stats):
-    if "command_share" in params:
-      return params
-    return prepare(params, batch_stats, config)
-
   def encode_fn(params, batch_stats, images):
-    return encode(folded(params, batch_stats), images, config)
+    return encode(prepare(params, batch_stats, config), images, config)
 
   def score_fn(params, batch_stats, features, commands):
-    return score(folded(params, batch_stats), features, commands, config)
+    weights = prepare(params, batch_stats, config)
+    return score(weights, features, commands, config)
 
   plain = network.build_predictor(config)
   return plain._replace(encode=encode_fn, score=score_fn)
@@ -68,19 +64,15 @@ def _plain(config: network.NetworkConfig) -> network.Predictor:
   plain = network.build_predictor(config)
 
   def encode_fn(params, batch_stats, images):
-    params, batch_stats = _unpacked(params, batch_stats)
-    return plain.encode(params, batch_stats, images)
+    prepared = prepare(params, batch_stats, config)
+    return plain.encode(prepared["params"], prepared["batch_stats"], images)
 
   def score_fn(params, batch_stats, features, commands):
-    params, batch_stats = _unpacked(params, batch_stats)
-    return plain.score(params, batch_stats, features, commands)
+    prepared = prepare(params, batch_stats, config)
+    variables = prepared["params"], prepared["batch_stats"]
+    return plain.score(*variables, features, commands)
 
   return plain._replace(encode=encode_fn, score=score_fn)
-
-
-def _unpacked(params: Any, batch_stats: Any) -> tuple[Any, Any]:
-  packed = "batch_stats" in params
-  return (params["params"], params["batch_stats"]) if packed else (params, batch_stats)
 
 
 def prepare(
@@ -91,7 +83,8 @@ def prepare(
   """Folds the weights of a network for `encode` and `score`.
 
   Args:
-    params, batch_stats: of a `network.Predictor` of this `config`.
+    params, batch_stats: of a `network.Predictor` of this `config`. What was prepared
+      before is returned as it is.
     config: the definition.
 
   Returns:
@@ -106,6 +99,8 @@ def prepare(
         it adds after the first command convolution
       dense, logit: of dense layers
   """
+  if "command_share" in params or "batch_stats" in params:
+    return dict(params)
   if config.architecture != "figure4":
     return {"params": params, "batch_stats": batch_stats}
 

@@ -28,9 +28,9 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarks import control_torch, harness
-from hand_eye import commands, decision, inference, network, servo
+from hand_eye import decision, inference, network, servo
 from hand_eye.constraints import Constraints
-from hand_eye.deploy import engine, program
+from hand_eye.deploy import engine, export, program
 
 Decision = Callable[[], Any]
 SEARCH = servo.ServoConfig()
@@ -90,30 +90,42 @@ def tiled_images(config: network.NetworkConfig) -> network.Predictor:
   return plain._replace(encode=lambda params, batch_stats, images: images, score=score)
 
 
+def inputs_of(frames: np.ndarray, seed: int) -> decision.Inputs:
+  """A decision on two frames [2, F, F, 3]."""
+  return decision.Inputs(
+    pregrasp_image=frames[0],
+    image=frames[1],
+    pose=POSE,
+    table_height=np.float32(0),
+    low=LOW,
+    high=HIGH,
+    is_last=np.asarray(False),
+    key=np.array([0, seed], np.uint32),
+    **Constraints().arrays(),
+  )
+
+
 def compiled(
   predictor: network.Predictor, weights: Any, frames: np.ndarray, robots: int = 1
 ) -> Decision:
   """One decision of the servo as one compiled call; of several robots, one each."""
-  decide = servo.make_decision_fn(predictor, SEARCH)
-  space = commands.Workspace(low=LOW, high=HIGH)
-
-  def one(weights, frames, seed):
-    key = jax.random.key(seed)
-    params, batch_stats = weights
-    return decide(params, batch_stats, *frames, POSE, 0.0, space, False, key)
-
-  run: Any = one
-  seeds: np.ndarray = np.zeros((), np.int32)
+  decide: Any = servo.Servo(predictor, SEARCH).decide
+  inputs = inputs_of(frames, 0)
   if robots > 1:
-    run, seeds = jax.vmap(one, in_axes=(None, 0, 0)), np.arange(robots, dtype=np.int32)
+    decide = jax.vmap(decide, in_axes=(None, 0))
     # Frames of their own, or the compiler sees that they are all the same.
-    frames = np.stack([np.roll(frames, i, axis=1) for i in range(robots)])
-  weights = jax.device_put(weights)
-  function = jax.jit(run).lower(weights, frames, seeds).compile()
+    each = [inputs_of(np.roll(frames, i, axis=1), i) for i in range(robots)]
+    inputs = jax.tree.map(lambda *arrays: np.stack(arrays), *each)
+  params, batch_stats = jax.device_put(weights)
+  weights = {"params": params, "batch_stats": batch_stats}
+  function = jax.jit(decide).lower(weights, inputs).compile()
   count = itertools.count()
-  return lambda: np.asarray(
-    function(weights, frames, seeds + np.int32(next(count))).command
-  )
+
+  def run() -> np.ndarray:
+    key = inputs.key + np.array([next(count), 0], np.uint32)
+    return np.asarray(function(weights, inputs._replace(key=key)).command)
+
+  return run
 
 
 def ours(
@@ -154,36 +166,18 @@ def with_engine(
   name: str, prepared: Any, config: network.NetworkConfig, frames: np.ndarray
 ) -> Decision:
   """One decision as an exported policy makes it with an engine of `engine.ENGINES`."""
-  functions = servo.make_array_fns(inference.build_predictor(config), SEARCH)
-  given = {
-    "pregrasp_image": frames[0],
-    "image": frames[1],
-    "pose": POSE,
-    "table_height": np.float32(0),
-    "low": LOW,
-    "high": HIGH,
-    "is_last": np.asarray(False),
-    "key": np.zeros(2, np.uint32),
-    **Constraints().arrays(),
-  }
-  example = [given[each] for each in decision.INPUTS]
-  made = program.EngineProgram(
-    functions._asdict(),
+  made = program.Program(
+    export.array_functions(servo.Servo(inference.build_predictor(config), SEARCH)),
     {"params": prepared, "batch_stats": {}},
-    example,
+    inputs_of(frames, 0),
     SEARCH.num_iterations,
     time.perf_counter,
     engine.OpenVino(
       jax.tree.map(np.asarray, prepared), config, name, (1, SEARCH.num_samples)
     ),
   )
-  count, at = itertools.count(), decision.INPUTS.index("key")
-
-  def run() -> np.ndarray:
-    key = np.array([0, next(count)], np.uint32)
-    return np.asarray(made.whole(*example[:at], key, *example[at + 1 :])["command"])
-
-  return run
+  count = itertools.count()
+  return lambda: np.asarray(made.whole(inputs_of(frames, next(count)))["command"])
 
 
 def milliseconds(function: Decision) -> float:

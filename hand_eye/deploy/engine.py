@@ -3,7 +3,7 @@
 XLA's convolutions on CPUs reach less than half of the speed of matrix products, and
 none of what bfloat16 gives there; OpenVINO's reach nearly all of both. This file hands
 the folded weights that are in a policy file to it, layer by layer. The search and the
-limits stay with the functions of the file, see `program.EngineProgram`.
+limits stay with the functions of the file, see `program`.
 
 The jitted functions are the reference. In float32 the probabilities agree to 1e-3 and
 far better; in bfloat16 they do to about two digits. Needs `pip install openvino` and
@@ -64,12 +64,17 @@ class OpenVino:
       counts: numbers of commands that `score` will be asked for.
 
     Raises:
-      EngineError: if OpenVINO is not installed, the name is none, or the processor has
-        no such products.
+      EngineError: if OpenVINO is not installed, the name is none, the processor has no
+        such products, or the network is of another architecture.
     """
     if name not in ENGINES:
       raise EngineError(
         f"the engine {name!r} is not known, expected one of {', '.join(ENGINES)}."
+      )
+    if config.architecture != "figure4":
+      raise EngineError(
+        f"the engine {name} computes networks of the architecture figure4, and this one"
+        f" is {config.architecture}: load the policy without an engine."
       )
     builder = _Builder(weights, config, ENGINES[name].products)
     self._encode = builder.image_half()
@@ -82,6 +87,15 @@ class OpenVino:
   def score(self, features: np.ndarray, commands: np.ndarray) -> np.ndarray:
     """Features of `encode`, commands [N, 5] -> logits [N]; N is one of the counts."""
     return self._score[len(commands)](features, commands)
+
+
+def openvino(name: str) -> Callable[..., OpenVino]:
+  """Returns what makes the engine of a name: `make(weights, config, counts)`."""
+
+  def make(weights: Any, config: presets.NetworkConfig, counts: Any) -> OpenVino:
+    return OpenVino(weights, config, name, counts)
+
+  return make
 
 
 class _Builder:

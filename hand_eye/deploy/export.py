@@ -10,16 +10,17 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax import export as jax_export
 
-from hand_eye import checkpoint, commands, decision, inference, network, servo
+from hand_eye import cem, checkpoint, commands, inference, network, servo
 from hand_eye import constraints as constraints_lib
 from hand_eye.constraints import Constraints
+from hand_eye.decision import Inputs
 from hand_eye.deploy import policy_file, runtime
 from hand_eye.deploy.runtime import (
   LoadedPolicy,
@@ -60,7 +61,7 @@ def write_policy(
     config: thresholds and sizes of the search.
     workspace: poses that this policy may ever send the gripper to. If absent, each
       observation must bring its own.
-    constraints: a person's own limits, that hold wherever the file is used.
+    constraints: the user's own limits, which hold wherever the file is used.
     platforms: devices to export for, of cpu, cuda and tpu.
     about: JSON-able words on where the weights come from, kept in the manifest.
 
@@ -108,21 +109,23 @@ def _contents(
   platforms: tuple[str, ...],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
   """The manifest and the members, as `policy_file` describes them."""
-  functions = servo.make_array_fns(
-    inference.build_predictor(weights.config),
-    config,
-    workspace=None if limits is None else commands.Workspace(**_arrays(limits)),
-    constraints=constraints,
+  functions = array_functions(
+    servo.Servo(
+      inference.build_predictor(weights.config),
+      config,
+      workspace=None if limits is None else commands.Workspace(**_arrays(limits)),
+      constraints=constraints,
+    )
   )
   prepare = jax.jit(functools.partial(inference.prepare, config=weights.config))
   folded = jax.device_get(prepare(weights.params, weights.batch_stats))
   tree = {"params": folded, "batch_stats": {}}
   inputs = _golden_inputs(weights.config, limits)
   members = {"weights.npz": policy_file.npz(policy_file.flatten(tree))}
-  for name, blob in _export(functions, tree, list(inputs.values()), platforms).items():
+  for name, blob in _export(functions, tree, inputs, platforms).items():
     members[f"{name}.bin"] = blob
-  answer = jax.device_get(jax.jit(functions.whole)(tree, *inputs.values()))
-  golden = {f"input/{name}": value for name, value in inputs.items()}
+  answer = jax.device_get(jax.jit(functions[policy_file.WHOLE])(tree, *inputs))
+  golden = {f"input/{name}": value for name, value in inputs._asdict().items()}
   golden |= {f"output/{name}": np.asarray(value) for name, value in answer.items()}
   members["golden.npz"] = policy_file.npz(golden)
   manifest = {
@@ -133,7 +136,8 @@ def _contents(
     "constraints": dataclasses.asdict(constraints),
     "platforms": list(platforms),
     "inputs": {
-      name: [str(value.dtype), list(value.shape)] for name, value in inputs.items()
+      name: [str(value.dtype), list(value.shape)]
+      for name, value in inputs._asdict().items()
     },
     "step": weights.step,
     "software": checkpoint.software_versions(),
@@ -142,30 +146,71 @@ def _contents(
   return manifest, members
 
 
+def array_functions(made: servo.Servo) -> dict[str, Callable[..., Any]]:
+  """A decision and its parts with arrays in and dicts of arrays out, as exported.
+
+  Arguments are those of the methods of `servo.Servo`, with the fields of the inputs one
+  by one at the end.
+  """
+
+  def flat(found: Any) -> dict[str, Any]:
+    # Exported functions know no class; ours are mappings.
+    return {
+      name: flat(value) if isinstance(value, cem.Search) else value
+      for name, value in found.items()
+    }
+
+  def whole(weights, *arrays):
+    return flat(made.decide(weights, Inputs(*arrays)))
+
+  def begin(*arrays):
+    return flat(made.begin(Inputs(*arrays)))
+
+  def propose(search, *arrays):
+    return flat(made.propose(Inputs(*arrays), cem.Search(**search)))
+
+  def update(search, motions, scores, *arrays):
+    return flat(made.update(Inputs(*arrays), cem.Search(**search), motions, scores))
+
+  def finish(search, null_score, *arrays):
+    return flat(made.finish(Inputs(*arrays), cem.Search(**search), null_score))
+
+  return {
+    "whole": whole,
+    "begin": begin,
+    "encode": made.encode,
+    "propose": propose,
+    "score": made.score,
+    "update": update,
+    "finish": finish,
+  }
+
+
 def _export(
-  functions: servo.ArrayFns,
+  functions: Mapping[str, Callable[..., Any]],
   tree: Mapping[str, Any],
-  inputs: list[np.ndarray],
+  inputs: Inputs,
   platforms: tuple[str, ...],
 ) -> dict[str, bytes]:
   """The functions by name, as bytes for all platforms."""
-  state = jax.eval_shape(functions.begin, tree, *inputs)
-  search = state["search"]
-  motions = jax.eval_shape(functions.draw, search, *inputs)["motions"]
-  scores = jax.ShapeDtypeStruct(motions.shape[:1], np.float32)
+  given = jax.eval_shape(functions["begin"], *inputs)
+  search, to_encode = given["search"], (given["images"], given["null"])
+  seen = jax.eval_shape(functions["encode"], tree, *to_encode)
+  proposed = jax.eval_shape(functions["propose"], search, *inputs)
+  scores = jax.ShapeDtypeStruct(proposed["motions"].shape[:1], np.float32)
   arguments = {
     "whole": (tree, *inputs),
-    "begin": (tree, *inputs),
-    "iterate": (tree, state, *inputs),
-    "finish": (state, *inputs),
-    "start": tuple(inputs),
-    "draw": (search, *inputs),
-    "take": (search, motions, scores),
+    "begin": tuple(inputs),
+    "encode": (tree, *to_encode),
+    "propose": (search, *inputs),
+    "score": (tree, seen["features"], proposed["commands"]),
+    "update": (search, proposed["motions"], scores, *inputs),
+    "finish": (search, seen["null_score"], *inputs),
   }
   with _no_source_locations():
     return {
       name: bytes(
-        jax_export.export(jax.jit(getattr(functions, name)), platforms=platforms)(
+        jax_export.export(jax.jit(functions[name]), platforms=platforms)(
           *given
         ).serialize()
       )
@@ -202,23 +247,22 @@ def _arrays(limits: dict[str, list[float]]) -> dict[str, np.ndarray]:
 
 def _golden_inputs(
   config: network.NetworkConfig, limits: dict[str, list[float]] | None
-) -> dict[str, np.ndarray]:
-  """Images of noise, in the middle of the workspace; by name as `decision.INPUTS`."""
+) -> Inputs:
+  """Images of noise, in the middle of the workspace."""
   rng = np.random.default_rng(0)
   shape = (config.frame_size, config.frame_size, 3)
   low = np.array([0.3, -0.2, 0.0, -np.pi], np.float32)
   high = np.array([0.7, 0.2, 0.3, np.pi], np.float32)
   if limits is not None:
     low, high = _arrays(limits).values()
-  inputs = {
-    "pregrasp_image": rng.integers(0, 256, shape, dtype=np.uint8),
-    "image": rng.integers(0, 256, shape, dtype=np.uint8),
-    "pose": (low + high) / 2,
-    "table_height": low[2],
-    "low": low,
-    "high": high,
-    "is_last": np.asarray(False),
-    "key": np.array([0, 1], np.uint32),
+  return Inputs(
+    pregrasp_image=rng.integers(0, 256, shape, dtype=np.uint8),
+    image=rng.integers(0, 256, shape, dtype=np.uint8),
+    pose=(low + high) / 2,
+    table_height=np.asarray(low[2]),
+    low=low,
+    high=high,
+    is_last=np.asarray(False),
+    key=np.array([0, 1], np.uint32),
     **Constraints().arrays(),
-  }
-  return {name: np.asarray(inputs[name]) for name in decision.INPUTS}
+  )

@@ -134,10 +134,8 @@ def _halves(
   # What XLA needs bfloat16 for, other engines decide for themselves.
   config = dataclasses.replace(weights.config, dtype="float32")
   predictor = inference.build_predictor(config)
-  folded = weights.params
-  if weights.batch_stats:  # else they were folded before, as in a policy file
-    prepare = jax.jit(functools.partial(inference.prepare, config=config))
-    folded = jax.device_get(prepare(weights.params, weights.batch_stats))
+  prepare = jax.jit(functools.partial(inference.prepare, config=config))
+  folded = jax.device_get(prepare(weights.params, weights.batch_stats))
 
   def encode(images):
     return predictor.encode(folded, {}, images)

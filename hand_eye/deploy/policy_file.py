@@ -3,8 +3,8 @@
   manifest.json   format, network, servo, limits, versions, checksums of everything
   weights.npz     what `inference.prepare` made of the weights, by path, float32
   whole.bin       the decision function, from `jax.export`, for cpu, cuda and tpu
-  begin.bin iterate.bin finish.bin   the same in parts, for decisions with a deadline
-  start.bin draw.bin take.bin   what is left of them where an engine has the network
+  begin.bin encode.bin propose.bin score.bin update.bin finish.bin
+                  its parts, for deadlines and engines: those of `servo.Servo`
   golden.npz      an input and the answer to it, checked when the file is loaded
 
 The functions are promised readable by later releases of JAX for six months; then export
@@ -25,10 +25,11 @@ import numpy as np
 from hand_eye import constraints
 
 # 1: the whole decision alone. 2: with its parts, constraints and limits of a step.
-FORMAT = 2
+# 3: other parts, the same with and without an engine.
+FORMAT = 3
 PLATFORMS = ("cpu", "cuda", "tpu")
-FUNCTIONS = ("whole", "begin", "iterate", "finish")
-ENGINE_FUNCTIONS = ("start", "draw", "take")  # and finish; older files have none
+WHOLE = "whole"
+PARTS = ("begin", "encode", "propose", "score", "update", "finish")
 _LARGEST = 2**31  # bytes of a member: the paper's network is 5 MB
 
 

@@ -5,12 +5,13 @@ golden input and no others; how long they took before says what fits before a de
 An engine may compute the network in their place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
+from hand_eye.decision import Inputs
 from hand_eye.deploy import policy_file
 
 _WARM_UP = 3  # runs of each function; the slowest but the first predicts the next
@@ -41,6 +42,32 @@ class Engine(Protocol):
     """Features of `encode` and float32 [N, 5] -> logits [N] float32."""
 
 
+class Pace:
+  """How long things are expected to take, by name, from how long they took."""
+
+  def __init__(self) -> None:
+    self._expected: dict[str, float] = {}
+    self._fastest: dict[str, float] = {}
+
+  def add(self, name: str, seconds: float) -> None:
+    """A run took so long. Slower ones count at once, faster ones little by little."""
+    before = self._expected.get(name, 0.0)
+    self._expected[name] = max(seconds, before + _FORGET * (seconds - before))
+    self._fastest[name] = min(seconds, self._fastest.get(name, np.inf))
+
+  def expected(self, *names: str) -> float:
+    """Seconds, one after the other; infinite for what never ran."""
+    return sum(self._expected.get(name, np.inf) for name in names)
+
+  def forget(self) -> None:
+    """Nothing ran, for lack of time: expects less, but no less than the fastest runs.
+
+    Else one slow moment would mean HOLD for ever, as nothing new would be measured.
+    """
+    for name, seconds in self._expected.items():
+      self._expected[name] = max(self._fastest[name], (1 - _FORGET) * seconds)
+
+
 class Program:
   """The compiled functions of a policy with their weights, and how long they take."""
 
@@ -48,85 +75,125 @@ class Program:
     self,
     functions: Mapping[str, Function],
     weights: Mapping[str, Any],
-    example: Sequence[np.ndarray],
+    example: Inputs,
     num_iterations: int,
     clock: Clock,
+    engine: Engine | None = None,
   ):
     """Compiles all functions for the shapes of an example's inputs, and warms them.
 
     Args:
-      functions: `whole`, and for deadlines `begin`, `iterate` and `finish`, with the
-        arguments of `servo.ArrayFns`.
-      weights: their first argument.
-      example: inputs, as `decision.INPUTS`.
+      functions: as of `export.array_functions`: `whole`, and for deadlines and engines
+        the others.
+      weights: of the network.
+      example: inputs of a decision.
       num_iterations: of the search, all of them.
       clock: seconds that only grow.
+      engine: computes the network instead, for one command, and for as many as are
+        proposed. What is searched, allowed and answered stays with the functions.
     """
-    self.clock = clock
+    self.clock, self.pace = clock, Pace()
     self._weights = jax.device_put(weights)
     self._iterations = num_iterations
-    self._seconds: dict[str, float] = {}
-    self._fastest: dict[str, float] = {}
     self._compiled: dict[str, Function] = {}
-    self._compile(functions, example)
+    if engine is None:
+      whole = _compiled(functions["whole"], self._weights, *example)
+      self._add("whole", whole, self._weights, *example)
+    if "begin" in functions:
+      self._add_parts(functions, example, engine)
 
-  def whole(self, *inputs: np.ndarray) -> Mapping[str, Any]:
-    """A decision in one call."""
+  def whole(self, inputs: Inputs) -> Mapping[str, Any]:
+    """A decision of all iterations."""
+    if "whole" not in self._compiled:
+      return self.until(np.inf, inputs)
     return self._run("whole", self._weights, *inputs)
 
-  def until(self, end: float, *inputs: np.ndarray) -> Mapping[str, Any]:
+  def until(self, end: float, inputs: Inputs) -> Mapping[str, Any]:
     """A decision of as many iterations as are expected to end before `end`."""
     if "begin" not in self._compiled:
       raise RecompilationError(
         "this policy was loaded with deadlines=False, which compiles no function for"
         " decisions with a deadline: load it with deadlines=True."
       )
-    needed = self.expected("begin", "iterate", "finish")
-    left = end - self.clock()
+    needed, left = self.needs, end - self.clock()
     if not left >= needed:  # nor where the deadline is NaN
-      # One slow moment must not mean HOLD for ever, as nothing new would be measured.
-      for name, seconds in self._seconds.items():
-        faster = (1 - _FORGET) * seconds
-        self._seconds[name] = max(self._fastest.get(name, 0.0), faster)
+      self.pace.forget()
       raise NoTimeError(
         f"{1e3 * max(0.0, left):.1f} ms are left, and one iteration needs"
         f" {1e3 * needed:.1f} ms"
       )
-    state = self._run("begin", self._weights, *inputs)
+    state = self._run("begin", inputs)
     for done in range(self._iterations):
-      if self.clock() + self.expected("iterate", "finish") > end:
+      if self.clock() + self.pace.expected("iterate", "finish") > end:
         if done == 0:
           raise NoTimeError("encoding the images took until the deadline")
         break
-      state = self._run("iterate", self._weights, state, *inputs)
-    return self._run("finish", state, *inputs)
+      state = self._run("iterate", inputs, state)
+    return self._run("finish", inputs, state)
 
-  def expected(self, *names: str) -> float:
-    """Seconds that functions are expected to take, one after the other."""
-    return sum(self._seconds.get(name, np.inf) for name in names)
+  @property
+  def needs(self) -> float:
+    """Seconds that a decision of one iteration is expected to take."""
+    return self.pace.expected("begin", "iterate", "finish")
 
-  def _compile(
-    self, functions: Mapping[str, Function], example: Sequence[np.ndarray]
+  def _add_parts(
+    self, functions: Mapping[str, Function], example: Inputs, engine: Engine | None
   ) -> None:
-    whole = _compiled(functions["whole"], self._weights, *example)
-    self._add("whole", whole, self._weights, *example)
-    if "begin" in functions:
-      begin = _compiled(functions["begin"], self._weights, *example)
-      state = self._add("begin", begin, self._weights, *example)
-      iterate = _compiled(functions["iterate"], self._weights, state, *example)
-      state = self._add("iterate", iterate, self._weights, state, *example)
-      self._add(
-        "finish", _compiled(functions["finish"], state, *example), state, *example
-      )
+    """Makes of the parts of a decision what `until` runs: begin, iterate, finish.
+
+    A state is {'search', 'features', 'null_score'}.
+    """
+    first = _compiled(functions["begin"], *example)
+    given = first(*example)
+    propose = _compiled(functions["propose"], given["search"], *example)
+    proposed = propose(given["search"], *example)
+    if engine is None:
+      encode, score = self._network(functions, given, proposed)
+    else:
+      encode, score = _on_the_host(engine)
+    seen = encode(given["images"], given["null"])
+    scores = score(seen["features"], proposed["commands"])
+    found = (given["search"], proposed["motions"], scores)
+    update = _compiled(functions["update"], *found, *example)
+    last = (given["search"], seen["null_score"])
+    decide = _compiled(functions["finish"], *last, *example)
+
+    def begin(inputs: Inputs) -> dict[str, Any]:
+      given = first(*inputs)
+      return {"search": given["search"], **encode(given["images"], given["null"])}
+
+    def iterate(inputs: Inputs, state: Mapping[str, Any]) -> dict[str, Any]:
+      proposed = propose(state["search"], *inputs)
+      scores = score(state["features"], proposed["commands"])
+      search = update(state["search"], proposed["motions"], scores, *inputs)
+      return {**state, "search": search}
+
+    def finish(inputs: Inputs, state: Mapping[str, Any]) -> Mapping[str, Any]:
+      return decide(state["search"], state["null_score"], *inputs)
+
+    state = self._add("begin", begin, example)
+    state = self._add("iterate", iterate, example, state)
+    self._add("finish", finish, example, state)
+
+  def _network(
+    self, functions: Mapping[str, Function], given: Any, proposed: Any
+  ) -> tuple[Function, Function]:
+    """`encode(images, null)` and `score(features, commands)` by the policy's own."""
+    weights, to_encode = self._weights, (given["images"], given["null"])
+    encode = _compiled(functions["encode"], weights, *to_encode)
+    features = encode(weights, *to_encode)["features"]
+    score = _compiled(functions["score"], weights, features, proposed["commands"])
+    return (
+      lambda images, null: encode(weights, images, null),
+      lambda features, commands: score(weights, features, commands),
+    )
 
   def _add(self, name: str, function: Function, *arguments: Any) -> Any:
     """Keeps a compiled function and warms it; returns what it gives."""
     self._compiled[name] = function
-    for run in range(_WARM_UP):
+    jax.block_until_ready(function(*arguments))  # the first run also allocates
+    for _ in range(_WARM_UP - 1):
       made = self._run(name, *arguments)
-      if run == 0:
-        self._seconds[name] = 0.0  # the first run also allocates
-        self._fastest[name] = np.inf
     return made
 
   def _run(self, name: str, *arguments: Any) -> Any:
@@ -138,77 +205,22 @@ class Program:
         f"{name} was compiled for other inputs ({policy_file.first_line(error)}):"
         " shapes and types of a loaded policy are static."
       ) from error
-    seconds, before = self.clock() - start, self._seconds.get(name, 0.0)
-    self._seconds[name] = max(seconds, before + _FORGET * (seconds - before))
-    self._fastest[name] = min(seconds, self._fastest.get(name, np.inf))
+    self.pace.add(name, self.clock() - start)
     return made
 
 
-class EngineProgram(Program):
-  """A program whose network an engine computes, between functions of the policy.
+def _on_the_host(engine: Engine) -> tuple[Function, Function]:
+  """`encode(images, null)` and `score(features, commands)` by an engine."""
 
-  What is searched, what is allowed and what is answered is the policy's, as ever.
-  """
+  def encode(images: Any, null: Any) -> dict[str, Any]:
+    features = engine.encode(np.asarray(images))
+    null_score = engine.score(features, np.asarray(null))[0]
+    return {"features": features, "null_score": null_score}
 
-  def __init__(
-    self,
-    functions: Mapping[str, Function],
-    weights: Mapping[str, Any],
-    example: Sequence[np.ndarray],
-    num_iterations: int,
-    clock: Clock,
-    engine: Engine,
-  ):
-    """Compiles and warms what is left of the functions.
+  def score(features: Any, commands: Any) -> np.ndarray:
+    return engine.score(features, np.asarray(commands))
 
-    Args:
-      functions: all of `servo.ArrayFns`.
-      weights, example, num_iterations, clock: as of `Program`.
-      engine: for one command, and for as many as `draw` gives.
-    """
-    self._engine = engine
-    super().__init__(functions, weights, example, num_iterations, clock)
-
-  def whole(self, *inputs: np.ndarray) -> Mapping[str, Any]:
-    return self.until(np.inf, *inputs)
-
-  def _compile(
-    self, functions: Mapping[str, Function], example: Sequence[np.ndarray]
-  ) -> None:
-    start = _compiled(functions["start"], *example)
-    given = start(*example)
-    draw = _compiled(functions["draw"], given["search"], *example)
-    drawn = draw(given["search"], *example)
-    scores = np.zeros(len(drawn["candidates"]), np.float32)
-    take = _compiled(functions["take"], given["search"], drawn["motions"], scores)
-    # `finish` takes the features of `begin`, too, but does not read them.
-    begun = jax.eval_shape(functions["begin"], self._weights, *example)
-    unread = np.zeros(begun["features"].shape, begun["features"].dtype)
-    found = {**given, "null_score": np.float32(0), "features": unread}
-    finish = _compiled(functions["finish"], _found(found), *example)
-
-    def begin(_: Any, *inputs: np.ndarray) -> dict[str, Any]:
-      given = start(*inputs)
-      features = self._engine.encode(np.asarray(given["images"]))
-      null_score = self._engine.score(features, np.asarray(given["null"]))[0]
-      return {"engine": features, "null_score": null_score, "search": given["search"]}
-
-    def iterate(_: Any, state: dict[str, Any], *inputs: np.ndarray) -> dict[str, Any]:
-      drawn = draw(state["search"], *inputs)
-      scores = self._engine.score(state["engine"], np.asarray(drawn["candidates"]))
-      return {**state, "search": take(state["search"], drawn["motions"], scores)}
-
-    def end(state: dict[str, Any], *inputs: np.ndarray) -> Mapping[str, Any]:
-      return finish(_found({**state, "features": unread}), *inputs)
-
-    state = self._add("begin", begin, self._weights, *example)
-    state = self._add("iterate", iterate, self._weights, state, *example)
-    self._add("finish", end, state, *example)
-
-
-def _found(state: Mapping[str, Any]) -> dict[str, Any]:
-  """What `finish` takes of a state."""
-  return {name: state[name] for name in ("features", "null_score", "search")}
+  return encode, score
 
 
 def _compiled(function: Function, *arguments: Any) -> Function:

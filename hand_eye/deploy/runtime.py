@@ -23,7 +23,7 @@ import copy
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -35,12 +35,11 @@ from hand_eye import decision, observations
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Cause
 from hand_eye.deploy import policy_file, watchdog
-from hand_eye.deploy.engine import ENGINES, EngineError, OpenVino
+from hand_eye.deploy.engine import ENGINES, EngineError, openvino
 from hand_eye.deploy.policy_file import FORMAT, PLATFORMS, PolicyFileError
 from hand_eye.deploy.program import (
   Clock,
-  EngineProgram,
-  Function,
+  Engine,
   NoTimeError,
   Program,
   RecompilationError,
@@ -60,6 +59,9 @@ __all__ = [
 # Devices round differently. What the network says of the same commands agrees to this;
 # later iterations of CEM may then go other ways, so they are not compared.
 GOLDEN_TOLERANCE = 5e-3
+
+# Of weights as NumPy arrays, their definition, and the numbers of commands to score.
+MakeEngine = Callable[[Mapping[str, Any], NetworkConfig, Iterable[int]], Engine]
 
 
 class LoadedPolicy:
@@ -104,7 +106,7 @@ class LoadedPolicy:
   @property
   def needs(self) -> float:
     """Seconds that a decision with a single iteration is expected to take."""
-    return self._program.expected("begin", "iterate", "finish")
+    return self._program.needs
 
   def __call__(
     self,
@@ -171,7 +173,7 @@ def load_policy(
   path: str | pathlib.Path,
   *,
   constraints: Constraints | None = None,
-  engine: str | None = None,
+  engine: str | MakeEngine | None = None,
   deadlines: bool = True,
   max_age: float = watchdog.MAX_AGE,
   most_identical: int = watchdog.MOST_IDENTICAL,
@@ -183,7 +185,8 @@ def load_policy(
     path: of the file.
     constraints: the user's own limits, beside those that are in the file.
     engine: what computes the network in place of JAX, on the CPU: a name of
-      `engine.ENGINES`. Everything else stays as it is in the file.
+      `engine.ENGINES`, or a function that makes one. Everything else stays as it is in
+      the file.
     deadlines: also compile what decisions with a deadline need; an engine always does.
     max_age, most_identical: see `watchdog.FrameChecks`.
     clock: seconds that only grow.
@@ -197,7 +200,7 @@ def load_policy(
   constraints = constraints_lib.ensure(constraints)
   path = pathlib.Path(path)
   manifest, members = policy_file.read(path)
-  _check_device(path, manifest, members, engine)
+  _check_device(path, manifest, engine)
   try:
     with jax.transfer_guard("allow"):
       program, gap = _tested(manifest, members, engine, deadlines, clock)
@@ -210,7 +213,7 @@ def load_policy(
       f" {manifest['software'].get('jax', 'an unknown version')}. Export it again from"
       " its checkpoint."
     ) from error
-  tolerance = GOLDEN_TOLERANCE if engine is None else ENGINES[engine].tolerance
+  tolerance = ENGINES[engine].tolerance if engine in ENGINES else GOLDEN_TOLERANCE
   if not gap <= tolerance:
     raise PolicyFileError(
       f"{path} fails its self-test: probabilities are {gap:.2g} off the golden answer,"
@@ -221,32 +224,40 @@ def load_policy(
     program,
     functools.partial(watchdog.FrameChecks, max_age, most_identical),
     constraints,
-    engine,
+    engine if engine is None else getattr(engine, "__name__", str(engine)),
   )
 
 
 def _tested(
   manifest: Mapping[str, Any],
   members: Mapping[str, bytes],
-  engine: str | None,
+  engine: str | MakeEngine | None,
   deadlines: bool,
   clock: Clock,
 ) -> tuple[Program, float]:
   """The program of a file, warm, and how far it is from the golden answer."""
   golden = policy_file.read_arrays(members["golden.npz"])
-  example = [golden[f"input/{name}"] for name in decision.INPUTS]
+  example = decision.Inputs(
+    *(golden[f"input/{name}"] for name in decision.Inputs._fields)
+  )
   weights = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
-  if engine is None:
-    names = policy_file.FUNCTIONS if deadlines else policy_file.FUNCTIONS[:1]
-    functions = {name: _function(members, name) for name in names}
-    count = manifest["servo"]["num_iterations"]
-    program = Program(functions, weights, example, count, clock)
-  else:
-    program = _with_engine(engine, manifest, members, weights, example, clock)
-  answers = [program.whole(*example)]
-  if deadlines:
-    answers.append(program.until(np.inf, *example))
+  with_parts = deadlines or engine is not None
+  names = (policy_file.WHOLE, *(policy_file.PARTS if with_parts else ()))
+  functions = {
+    name: jax_export.deserialize(bytearray(members[f"{name}.bin"])).call
+    for name in names
+  }
   count = manifest["servo"]["num_samples"]
+  computes: Engine | None = None
+  if engine is not None:
+    make: MakeEngine = engine if callable(engine) else openvino(engine)
+    network = NetworkConfig(**manifest["network"])
+    computes = make(weights["params"], network, (1, count))
+  iterations = manifest["servo"]["num_iterations"]
+  program = Program(functions, weights, example, iterations, clock, computes)
+  answers = [program.whole(example)]
+  if with_parts:
+    answers.append(program.until(np.inf, example))
   # NumPy's, for which NaN is the largest.
   return program, np.max([_golden_gap(made, golden, count) for made in answers])
 
@@ -254,8 +265,7 @@ def _tested(
 def _check_device(
   path: pathlib.Path,
   manifest: Mapping[str, Any],
-  members: Mapping[str, bytes],
-  engine: str | None,
+  engine: str | MakeEngine | None,
 ) -> None:
   """Raises PolicyFileError unless the file has what is needed here."""
   backend = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
@@ -264,40 +274,11 @@ def _check_device(
       f"{path} is for {', '.join(manifest['platforms'])}, and JAX runs on {backend}"
       " here. Set JAX_PLATFORMS, or export it for this device."
     )
-  if engine is None:
-    return
-  if backend != "cpu":
+  if engine is not None and backend != "cpu":
     raise PolicyFileError(
       f"the engine {engine} is for CPUs, and JAX runs on {backend} here. Load {path}"
       " without an engine, or set JAX_PLATFORMS=cpu."
     )
-  if not all(f"{name}.bin" in members for name in policy_file.ENGINE_FUNCTIONS):
-    raise PolicyFileError(
-      f"{path} is older than engines. Export it again from its checkpoint, or load it"
-      " without an engine."
-    )
-
-
-def _function(members: Mapping[str, bytes], name: str) -> Function:
-  return jax_export.deserialize(bytearray(members[f"{name}.bin"])).call
-
-
-def _with_engine(
-  name: str,
-  manifest: Mapping[str, Any],
-  members: Mapping[str, bytes],
-  weights: Mapping[str, Any],
-  example: Sequence[np.ndarray],
-  clock: Clock,
-) -> EngineProgram:
-  """The functions of the file around an engine that has its weights."""
-  config, network = manifest["servo"], NetworkConfig(**manifest["network"])
-  engine = OpenVino(weights["params"], network, name, (1, config["num_samples"]))
-  names = (*policy_file.FUNCTIONS, *policy_file.ENGINE_FUNCTIONS)
-  functions = {name: _function(members, name) for name in names}
-  return EngineProgram(
-    functions, weights, example, config["num_iterations"], clock, engine
-  )
 
 
 def read_manifest(path: str | pathlib.Path) -> dict[str, Any]:

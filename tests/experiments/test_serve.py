@@ -45,23 +45,22 @@ class Program:
     self.seconds = 0.0
     self.error = None
 
-  def expected(self, *_):
-    return 0.001
+  needs = 0.001
 
-  def whole(self, pregrasp_image, image, *_):
+  def whole(self, inputs):
     time.sleep(self.seconds)
     if self.error:
       raise self.error
-    command = np.array([image[0, 0, 0] / 1000, 0, 0, 0, 1], np.float32)
+    command = np.array([inputs.image[0, 0, 0] / 1000, 0, 0, 0, 1], np.float32)
     return {
       "command": command, "action": 0, "cause": 0, "p_null": 0.2, "p_best": 0.25,
-      "ratio": 0.8, "best": command, "samples": command[None], "iterations": 1,
+      "ratio": 0.8, "best": command, "candidates": command[None], "iterations": 1,
       "probabilities": np.array([0.25]), "means": np.zeros((1, 3)),
       "covariances": np.zeros((1, 3, 3)),
     }  # fmt: skip
 
-  def until(self, end, *inputs):
-    return self.whole(*inputs)
+  def until(self, end, inputs):
+    return self.whole(inputs)
 
 
 class Observation(NamedTuple):

@@ -1,5 +1,7 @@
 """CEM against functions whose maximum is known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,8 @@ def _maximize(score_fn, key=0, *, initial=None, **options):
     **options,
   }
   initial = jnp.zeros(3) if initial is None else initial
-  run = jax.jit(lambda key: cem.maximize(score_fn, key, initial, **options))
+  method = cem.CrossEntropyMethod(**options)
+  run = jax.jit(lambda key: method.maximize(score_fn, key, initial))
   return run(jax.random.key(key))
 
 
@@ -105,7 +108,7 @@ def test_redrawing_keeps_candidates_off_the_boundary():
     project=lambda x: x.at[..., 0].max(0.0),
     num_redraws=20,
   )
-  assert np.all(result.samples[..., 0] > 0)
+  assert np.all(result.candidates[..., 0] > 0)
 
 
 def test_best_is_the_best_of_all_iterations():
@@ -116,18 +119,18 @@ def test_best_is_the_best_of_all_iterations():
   for i in range(20):
     best = np.unravel_index(np.argmax(results.scores[i]), (3, 64))
     assert results.best_score[i] == results.scores[i].max()
-    np.testing.assert_array_equal(results.best[i], results.samples[i][best])
+    np.testing.assert_array_equal(results.best[i], results.candidates[i][best])
     iterations.add(int(best[0]))
   assert iterations == {0, 1, 2}
 
 
 def test_evidence_is_consistent():
   result = _maximize(_quadratic, min_std=0.01)
-  assert result.samples.shape == (3, 64, 3) and result.scores.shape == (3, 64)
+  assert result.candidates.shape == (3, 64, 3) and result.scores.shape == (3, 64)
   assert result.means.shape == (3, 3) and result.covariances.shape == (3, 3, 3)
-  np.testing.assert_allclose(result.scores, _quadratic(result.samples), rtol=1e-5)
+  np.testing.assert_allclose(result.scores, _quadratic(result.candidates), rtol=1e-5)
   for i in (1, 2):
-    elites = result.samples[i - 1][np.argsort(-result.scores[i - 1])[:6]]
+    elites = result.candidates[i - 1][np.argsort(-result.scores[i - 1])[:6]]
     expected = np.cov(elites.T) + np.eye(3) * 0.01**2
     np.testing.assert_allclose(result.means[i], elites.mean(0), atol=1e-6)
     np.testing.assert_allclose(result.covariances[i], expected, atol=1e-6)
@@ -145,6 +148,22 @@ def test_nan_scores_never_win():
   result = _maximize(lambda x: jnp.where(x[:, 0] > 0, jnp.nan, _quadratic(x)))
   assert np.isfinite(result.best_score) and result.best[0] <= 0
   assert np.all(np.isfinite(result.means))
+
+
+def test_steps_are_the_whole_search():
+  """In halves, with scores that come from outside."""
+  method = cem.CrossEntropyMethod(
+    is_feasible=_anywhere, project=lambda x: x, initial_std=SCALE, min_std=0.01
+  )
+  key = jax.random.key(3)
+  run = jax.jit(lambda key: method.maximize(_quadratic, key, jnp.zeros(3)))
+  propose, update = jax.jit(method.propose), jax.jit(method.update)
+  search = method.begin(jnp.zeros(3))
+  for _ in range(method.num_iterations):
+    candidates = propose(key, search)
+    search = update(search, candidates, np.asarray(_quadratic(candidates)))
+  close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+  jax.tree.map(close, run(key), search)
 
 
 def test_same_key_same_answer():

@@ -62,10 +62,7 @@ def _ends_well(motion, pose, feasible, regions, slack, clearance):
 def _search(key, pose, low, high, arrays):
   """All that searches score, [B] of them, and the feasible sets."""
   feasible = limits.feasible_set(commands.Workspace(low=low, high=high), arrays)
-  found = cem.maximize(
-    lambda motions: jnp.sin(40 * motions.sum(-1)),
-    key,
-    jnp.zeros(3),
+  method = cem.CrossEntropyMethod(
     initial_std=WIDE,
     is_feasible=lambda motions: limits.is_feasible(motions, pose, feasible),
     project=lambda motions: limits.project(motions, pose, feasible),
@@ -73,7 +70,10 @@ def _search(key, pose, low, high, arrays):
     num_elites=4,
     num_redraws=2,
   )
-  return found.samples, feasible
+  found = method.maximize(
+    lambda motions: jnp.sin(40 * motions.sum(-1)), key, jnp.zeros(3)
+  )
+  return found.candidates, feasible
 
 
 def _random_case(rng):

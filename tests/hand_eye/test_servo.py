@@ -212,25 +212,25 @@ def test_a_fleet_decides_together_like_each_alone():
     Constraints(yaw_range=(0.0, 0.5)),
   ]  # fmt: skip
   arrays = [constraints.arrays() for constraints in regions]
-  inputs = (
-    frames[0],
-    frames[1],
-    rng.uniform(WORKSPACE.low, WORKSPACE.high, (robots, 4)).astype(np.float32),
-    np.full(robots, TABLE, np.float32),
-    commands.Workspace(low=low, high=np.tile(WORKSPACE.high, (robots, 1))),
-    np.array([False, False, True]),
-    jax.random.split(jax.random.key(0), robots),
-    jax.tree.map(lambda *each: np.stack(each), *arrays),
+  inputs = decision.Inputs(
+    pregrasp_image=frames[0],
+    image=frames[1],
+    pose=rng.uniform(WORKSPACE.low, WORKSPACE.high, (robots, 4)).astype(np.float32),
+    table_height=np.full(robots, TABLE, np.float32),
+    low=low,
+    high=np.tile(WORKSPACE.high, (robots, 1)),
+    is_last=np.array([False, False, True]),
+    key=rng.integers(0, 2**32, (robots, 2), dtype=np.uint32),
+    **jax.tree.map(lambda *each: np.stack(each), *arrays),
   )
-  decide = servo.make_decision_fn(predictor)
-  together = jax.jit(jax.vmap(decide, in_axes=(None, None, *[0] * len(inputs))))(
-    params, batch_stats, *inputs
-  )
+  weights = {"params": params, "batch_stats": batch_stats}
+  decide = servo.Servo(predictor).decide
+  together = jax.jit(jax.vmap(decide, in_axes=(None, 0)))(weights, inputs)
   alone = jax.jit(decide)
   for i in range(robots):
-    one = alone(params, batch_stats, *jax.tree.map(lambda x, i=i: x[i], inputs))
+    one = alone(weights, jax.tree.map(lambda x, i=i: x[i], inputs))
     assert together.action[i] == one.action
-    for name in ("p_null", "p_best", "command", "probabilities", "samples"):
+    for name in ("p_null", "p_best", "command", "probabilities", "candidates"):
       np.testing.assert_allclose(together[name][i], one[name], atol=1e-4)
   assert together.action[2] in (Action.CLOSE, Action.HOLD)
   assert len({tuple(np.asarray(c)) for c in together.best}) == robots

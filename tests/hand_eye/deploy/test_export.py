@@ -242,9 +242,9 @@ def test_missing_file_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize(
   ("found", "message"),
   [
-    (99, "format 99, this program reads 2: .* or use the one that wrote it"),
-    (1, "format 1, .* older than this program; export it again .*export_policy"),
-    ("two", "format 'two', this program reads 2"),
+    (99, "format 99, this program reads 3: .* or use the one that wrote it"),
+    (2, "format 2, .* older than this program; export it again .*export_policy"),
+    ("two", "format 'two', this program reads 3"),
   ],
 )
 def test_other_format_is_named(exported, tmp_path, found, message):
@@ -330,19 +330,6 @@ def test_the_policy_that_ships_here_loads():
   policy = export.load_policy(SHIPPED, deadlines=False)
   seen = _observation(0, table_height=policy.manifest["workspace"]["low"][2])
   assert policy(seen, np.zeros(2, np.uint32)).cause == Cause.NONE
-
-
-def test_a_file_from_before_engines_says_so(exported, tmp_path):
-  """And without an engine it is as good as ever."""
-  manifest, members = policy_file.read(exported)
-  for name in policy_file.ENGINE_FUNCTIONS:
-    del members[f"{name}.bin"], manifest["sha256"][f"{name}.bin"]
-  members["manifest.json"] = json.dumps(manifest).encode()
-  older = tmp_path / "older.hep"
-  older.write_bytes(policy_file.archive(members))
-  with pytest.raises(export.PolicyFileError, match="older than engines. Export it"):
-    export.load_policy(older, engine="openvino_float32")
-  assert export.load_policy(older, deadlines=False).engine is None
 
 
 def test_nested_dicts_survive_their_file_empty_ones_too():

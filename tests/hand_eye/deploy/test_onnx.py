@@ -22,7 +22,7 @@ from hand_eye import (
   servo,
 )
 from hand_eye.constraints import Constraints
-from hand_eye.decision import Action
+from hand_eye.decision import Action, Inputs
 from hand_eye.deploy import (
   numpy_limits,
   onnx_graph,
@@ -284,23 +284,22 @@ def test_the_reference_decides_like_the_policy(shipped):
   reference = onnx_reference.OnnxPolicy(folder)
   size = parts.weights.config.frame_size
   images, pose = _frames(size), np.array([0.6, 0.1, 0.12, 0.3], np.float32)
-  decide = jax.jit(
-    servo.make_decision_fn(
-      inference.build_predictor(parts.weights.config), parts.config
-    )
-  )
-  space = commands.Workspace(
-    low=np.float32(reference.manifest["workspace"]["low"]),
-    high=np.float32(reference.manifest["workspace"]["high"]),
+  predictor = inference.build_predictor(parts.weights.config)
+  decide = jax.jit(servo.Servo(predictor, parts.config).decide)
+  weights = {
+    "params": parts.weights.params,
+    "batch_stats": parts.weights.batch_stats,
+  }
+  low, high = (
+    np.float32(reference.manifest["workspace"][end]) for end in ("low", "high")
   )
   given = Constraints(keep_out=((0.4, -0.2, 0.5, 0.0),), yaw_range=(-1.0, 1.5)).arrays()
   theirs, ours = [], []
-  table = float(space.low[2])
+  table = float(low[2])
   for seed in range(12):
-    made = decide(
-      parts.weights.params, parts.weights.batch_stats, *images, pose, table, space,
-      False, jax.random.key(seed), given,
-    )  # fmt: skip
+    key = np.array([0, seed], np.uint32)
+    inputs = Inputs(*images, pose, np.float32(table), low, high, False, key, **given)
+    made = decide(weights, inputs)
     theirs.append((float(made.p_best), float(made.p_null)))
     rng = np.random.default_rng(seed)
     action, command, evidence = reference(*images, pose, table, is_last=False, rng=rng)

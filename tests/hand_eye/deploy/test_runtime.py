@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 from hand_eye import checkpoint, commands, decision, inference, network, servo
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
-from hand_eye.deploy import export, runtime
+from hand_eye.deploy import export, policy_file, program, runtime, watchdog
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -43,8 +44,8 @@ def _observation(seed=0, **fields):
 class Clock:
   """Moves when told to, and by `tick` whenever it is read."""
 
-  def __init__(self):
-    self.now, self.tick = 0.0, 0.0
+  def __init__(self, tick=0.0):
+    self.now, self.tick = 0.0, tick
 
   def __call__(self):
     self.now += self.tick
@@ -79,51 +80,83 @@ def loaded(path):
 
 
 class StandIn:
-  """In place of OpenVINO, which may be missing: JAX, called from the host."""
+  """An engine: JAX, called from the host, 10 ms a call of a clock that says so."""
 
-  def __init__(self, weights, config, name, counts):
-    self.weights, self.counts = weights, counts
+  def __init__(self, clock, weights, config, counts):
+    self.clock, self.weights, self.counts = clock, weights, counts
     self.distort = lambda logits: logits
     self._encode = jax.jit(functools.partial(inference.encode, config=config))
     self._score = jax.jit(functools.partial(inference.score, config=config))
 
   def encode(self, images):
+    self.clock.now += 0.010
     return np.asarray(self._encode(self.weights, images))
 
   def score(self, features, candidates):
+    self.clock.now += 0.010
     assert len(candidates) in self.counts
     return self.distort(np.asarray(self._score(self.weights, features, candidates)))
 
 
 @pytest.fixture(scope="module")
 def loaded_with_engine(path):
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(runtime, "OpenVino", StandIn)
-    return runtime.load_policy(path, engine="openvino_float32", clock=Clock())
+  clock, made = Clock(), []
 
+  def stand_in(weights, config, counts):
+    made.append(StandIn(clock, weights, config, counts))
+    return made[0]
 
-def _for_a_robot(loaded):
-  """Of its own, with a clock that stands still unless it is moved."""
-  program = loaded._program
-  program.clock.tick = 0.0
-  program._seconds = {name: 0.0 for name in program._seconds}
-  program._fastest = {name: 0.0 for name in program._seconds}
-  return loaded.for_robot()
+  return runtime.load_policy(path, engine=stand_in, clock=clock), made[0]
 
 
 @pytest.fixture
 def policy(loaded):
-  return _for_a_robot(loaded)
+  return loaded.for_robot()
 
 
 @pytest.fixture
 def with_engine(loaded_with_engine):
-  return _for_a_robot(loaded_with_engine)
+  return loaded_with_engine[0].for_robot()
+
+
+@pytest.fixture
+def distort(loaded_with_engine):
+  """`distort(function)`: what the engine's logits go through from now on."""
+  engine = loaded_with_engine[1]
+  yield functools.partial(setattr, engine, "distort")
+  engine.distort = lambda logits: logits
 
 
 @pytest.fixture(params=["policy", "with_engine"])
 def either(request):
   return request.getfixturevalue(request.param)
+
+
+class FromFile:
+  """A program: the decision function of a file with weights of one's own."""
+
+  needs = 0.0
+
+  def __init__(self, path):
+    _, members = policy_file.read(path)
+    function = jax_export.deserialize(bytearray(members["whole.bin"])).call
+    self._function, self.clock = jax.jit(function), Clock()
+    self.good = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
+    self.weights = self.good
+
+  def whole(self, inputs):
+    return self._function(self.weights, *inputs)
+
+
+@pytest.fixture(scope="module")
+def from_file(path):
+  return FromFile(path)
+
+
+def _around(program, path):
+  """A policy around any program."""
+  manifest = runtime.read_manifest(path)
+  return runtime.LoadedPolicy(manifest, program, watchdog.FrameChecks, Constraints())
 
 
 def _held(made, cause, words):
@@ -158,7 +191,7 @@ def test_the_parts_decide_like_the_whole(policy):
 
 
 def test_with_an_engine_the_file_decides_the_same(policy, with_engine):
-  assert with_engine.engine == "openvino_float32" and policy.engine is None
+  assert with_engine.engine == "stand_in" and policy.engine is None
   for seed in range(4):
     one = policy(_observation(seed), KEY)
     other = with_engine(_observation(seed), KEY, 1.0 if seed % 2 else None)
@@ -170,21 +203,9 @@ def test_with_an_engine_the_file_decides_the_same(policy, with_engine):
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2, 3])
-def test_a_deadline_gives_the_best_of_the_iterations_that_fit(either, fits):
-  """Each function takes 10 ms of a clock that says so."""
-  policy, program = either, either._program
-  program._seconds = {"begin": 0.010, "iterate": 0.010, "finish": 0.010}
-  run = program._run
-
-  def slow(name, *arguments):
-    program.clock.now += 0.010
-    return run(name, *arguments)
-
-  program._run = slow
-  try:
-    made = policy(_observation(), KEY, 0.0205 + 0.010 * fits)
-  finally:
-    del program._run
+def test_a_deadline_gives_the_best_of_the_iterations_that_fit(with_engine, fits):
+  """To begin takes 20 ms, an iteration 10."""
+  made = with_engine(_observation(), KEY, 0.0205 + 0.010 * fits)
   assert made.on_time
   if not fits:
     _held(made, Cause.NO_TIME, "20.5 ms are left, and one iteration needs 30.0 ms")
@@ -198,16 +219,26 @@ def test_a_deadline_gives_the_best_of_the_iterations_that_fit(either, fits):
   )
 
 
-def test_a_deadline_of_a_millisecond_is_answered_at_once(path):
-  """By the real clock: nothing is begun that cannot end."""
-  real = runtime.load_policy(path)
-  # A larger network: what is begun ends late, and what was never so fast never begins.
-  real._program._seconds["begin"] = real._program._fastest["begin"] = 0.05
-  assert real.needs >= 0.05
+@pytest.fixture(scope="module")
+def ticking(path):
+  """Its clock says that everything takes 10 ms, and so does what is between."""
+  return runtime.load_policy(path, clock=Clock(tick=0.010))
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+def test_without_an_engine_deadlines_are_the_same(ticking, fits):
+  made = ticking.for_robot()(_observation(), KEY, 0.035 + 0.030 * fits)
+  assert made.iterations == fits and made.complete == (fits == 3)
+
+
+def test_a_deadline_of_a_millisecond_is_answered_at_once(ticking):
+  """Nothing is begun that cannot end, however often it is tried."""
+  policy = ticking.for_robot()
   for seed in range(50):
-    made = real(_observation(seed), KEY, 0.001)
-    _held(made, Cause.NO_TIME, "one iteration needs")
-  assert real.tally.counts()["no_time"] == 50
+    made = policy(_observation(seed), KEY, 0.001)
+    _held(made, Cause.NO_TIME, "one iteration needs 30.0 ms")
+  assert policy.tally.counts()["no_time"] == 50
+  assert policy.needs == pytest.approx(0.030)
 
 
 @pytest.mark.parametrize("deadline", [math.nan, -1.0, -math.inf])
@@ -217,27 +248,33 @@ def test_a_deadline_that_is_none_holds(either, deadline):
   assert not made.on_time
 
 
-def test_one_slow_moment_is_forgotten(policy):
-  policy._program._seconds["begin"] = 0.5
-  actions = [policy(_observation(seed), KEY, 0.1).action for seed in range(30)]
-  assert actions[0] == Action.HOLD and actions[-1] == Action.MOVE
+def test_one_slow_moment_is_forgotten():
+  """Also when nothing runs any more, for lack of time; the fastest run is the floor."""
+  pace = program.Pace()
+  for seconds in (0.010, 0.500):
+    pace.add("begin", seconds)
+  assert pace.expected("begin") == 0.500
+  for _ in range(100):
+    pace.forget()
+  assert pace.expected("begin") == 0.010
 
 
-def test_late_answers_say_so(policy):
-  policy._program.clock.tick = 0.004
-  made = policy(_observation(), KEY, 0.030)
-  assert made.seconds > 0.030 and not made.on_time and "ms late" in made.reason
+def test_predictions_follow_a_slower_run_at_once_and_a_faster_one_slowly():
+  pace = program.Pace()
+  assert pace.expected("iterate") == math.inf
+  pace.add("iterate", 0.010)
+  pace.add("iterate", 0.0)
+  assert 0.005 < pace.expected("iterate") < 0.010
+  pace.add("iterate", 0.020)
+  pace.add("finish", 0.001)
+  assert pace.expected("iterate", "finish") == pytest.approx(0.021)
+
+
+def test_late_answers_say_so(ticking):
+  policy = ticking.for_robot()
+  made = policy(_observation(), KEY, 0.065)
+  assert made.seconds > 0.065 and not made.on_time and "ms late" in made.reason
   assert policy.tally.counts()["late"] == 1
-
-
-def test_predictions_follow_a_slower_run_at_once_and_a_faster_one_slowly(policy):
-  program = policy._program
-  program.clock.tick = 0.010
-  policy(_observation(), KEY, 9.0)
-  slow = program.expected("iterate")
-  program.clock.tick = 0.0
-  policy(_observation(1), KEY, 9.0)
-  assert slow == pytest.approx(0.010) and 0.005 < program.expected("iterate") < slow
 
 
 def test_nothing_is_compiled_after_loading(either):
@@ -272,10 +309,14 @@ def test_a_process_that_guards_transfers_can_load_a_policy(path):
     assert policy(_observation(), KEY).action == Action.MOVE
 
 
-def test_other_shapes_are_an_error_and_not_a_compilation(either):
-  inputs = [np.zeros((8, 8, 3), np.uint8)] * 2 + [np.zeros(4, np.float32)] * 9
+def test_other_shapes_are_an_error_and_not_a_compilation():
+  """Observations are checked before, so this is the function itself."""
+  example = decision.Inputs(*[np.zeros(3, np.float32)] * len(decision.Inputs._fields))
+  functions = {"whole": lambda weights, *inputs: {"command": sum(inputs)}}
+  made = program.Program(functions, {}, example, 3, Clock())
+  assert np.asarray(made.whole(example)["command"]).shape == (3,)
   with pytest.raises(runtime.RecompilationError, match="shapes and types .* static"):
-    either._program.whole(*inputs)
+    made.whole(example._replace(pose=np.zeros(4, np.float32)))
 
 
 def test_without_deadlines_a_deadline_is_an_error_and_not_a_compilation(path):
@@ -404,124 +445,112 @@ def test_a_camera_that_froze_is_found(policy):
   _held(policy(same, KEY), Cause.FROZEN_FRAME, "is the pregrasp image")
 
 
-def test_scores_that_are_not_finite_never_leave(policy):
-  program = policy._program
-  good = program._weights
+def test_scores_that_are_not_finite_never_leave(from_file, path):
   for value in (np.nan, np.inf):
-    program._weights = jax.tree.map(lambda x, v=value: x * v, good)
-    try:
-      for deadline in (None, 9.0):
-        made = policy.for_robot()(_observation(), KEY, deadline)
-        _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
-        assert made.evidence == {"action": "hold"}
-    finally:
-      program._weights = good
+    from_file.weights = jax.tree.map(lambda x, v=value: x * 0 + v, from_file.good)
+    made = _around(from_file, path)(_observation(), KEY)
+    _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
+    assert made.evidence == {"action": "hold"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_of_an_engine_that_are_not_finite_never_leave(
-  with_engine, monkeypatch, value
+  with_engine, distort, value
 ):
-  network = with_engine._program._engine
   for broken in (slice(None), slice(2, 3), slice(0, 1)):  # all, one, closing here too
 
-    def distort(logits, broken=broken):
+    def spoil(logits, broken=broken):
       logits = logits.copy()
       logits[broken] = value
       return logits
 
-    monkeypatch.setattr(network, "distort", distort)
+    distort(spoil)
     for deadline in (None, 9.0):
       made = with_engine.for_robot()(_observation(), KEY, deadline)
       _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
 
 
-def test_an_engine_that_fails_holds(with_engine, monkeypatch):
+def test_an_engine_that_fails_holds(with_engine, distort):
   def broken(logits):
     raise RuntimeError("Exception from src/inference: no memory")
 
-  monkeypatch.setattr(with_engine._program._engine, "distort", broken)
+  distort(broken)
   _held(with_engine(_observation(), KEY), Cause.FAILED, "no memory")
   assert with_engine.tally.counts()["failed"] == 1
 
 
-def test_an_engine_that_computes_something_else_is_refused(path, monkeypatch):
-  class Wrong(StandIn):
-    def __init__(self, *args):
-      super().__init__(*args)
-      self.distort = lambda logits: logits + 0.05
+def test_an_engine_that_computes_something_else_is_refused(path):
+  def wrong(*given):
+    made = StandIn(Clock(), *given)
+    made.distort = lambda logits: logits + 0.05
+    return made
 
-  monkeypatch.setattr(runtime, "OpenVino", Wrong)
-  with pytest.raises(runtime.PolicyFileError, match="self-test: .* at most 0.001"):
-    runtime.load_policy(path, engine="openvino_float32")
+  with pytest.raises(runtime.PolicyFileError, match="self-test: .* at most 0.005"):
+    runtime.load_policy(path, engine=wrong)
 
 
-def test_a_command_that_is_not_finite_never_leaves(policy, monkeypatch):
+def test_a_command_that_is_not_finite_never_leaves(from_file, path):
   """Even if the compiled function gave one."""
-  whole = policy._program.whole
 
-  def broken(*inputs):
-    return {**whole(*inputs), "command": np.full(5, np.nan, np.float32)}
+  class Broken(FromFile):
+    def whole(self, inputs):
+      return {**super().whole(inputs), "command": np.full(5, np.nan, np.float32)}
 
-  monkeypatch.setattr(policy._program, "whole", broken)
-  _held(policy(_observation(), KEY), Cause.NOT_FINITE, "not finite")
-
-
-def test_a_device_that_fails_holds(policy, monkeypatch):
-  def broken(*_):
-    raise jax.errors.JaxRuntimeError("INTERNAL: out of memory")
-
-  monkeypatch.setattr(policy._program, "whole", broken)
-  _held(policy(_observation(), KEY), Cause.FAILED, "out of memory")
+  made = _around(Broken(path), path)(_observation(), KEY)
+  _held(made, Cause.NOT_FINITE, "not finite")
 
 
-def test_commands_are_bounded_inside_the_file(policy):
-  """Whatever the weights are, and whatever workspace the observation brings."""
-  program, rng = policy._program, np.random.default_rng(0)
-  good = program._weights
-  actions = set()
-  wide = (np.full(4, -9.0), np.full(4, 9.0))
-  try:
-    for seed in range(60):
-      scale = rng.choice([0.1, 1.0, 30.0])
-      program._weights = jax.tree.map(
-        lambda x, s=scale: x + s * rng.normal(size=x.shape).astype(np.float32), good
-      )
-      pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
-      seen = _observation(seed, pose=pose.astype(np.float32), workspace=wide)
-      # The function itself, as the host's checks would hide what it gave.
-      arrays = program.whole(
-        seen.pregrasp_image,
-        seen.image,
-        seen.pose,
-        np.float32(0.01),
-        np.full(4, -9, np.float32),
-        np.full(4, 9, np.float32),
-        np.asarray(False),
-        np.array([0, seed], np.uint32),
-        *Constraints().arrays().values(),
-      )
-      command = np.asarray(arrays["command"])
-      actions.add(int(arrays["action"]))
-      assert np.linalg.norm(command[:3]) <= 0.05 + 1e-4
-      assert abs(commands.yaw_change(command)) <= 0.3 + 1e-4
-      end = np.asarray(commands.apply(seen.pose, command))
-      assert np.all(end[:3] >= np.minimum(WORKSPACE.low, seen.pose)[:3] - 1e-4)
-      assert np.all(end[:3] <= np.maximum(WORKSPACE.high, seen.pose)[:3] + 1e-4)
-      assert end[0] >= 0.45 - 1e-4  # the region to keep out of that is in the file
-      policy.for_robot()(seen, KEY)
-  finally:
-    program._weights = good
+def test_a_device_that_fails_holds(path):
+  class Failing:
+    clock = Clock()
+
+    def whole(self, inputs):
+      raise jax.errors.JaxRuntimeError("INTERNAL: out of memory")
+
+  made = _around(Failing(), path)(_observation(), KEY)
+  _held(made, Cause.FAILED, "out of memory")
+
+
+def test_commands_are_bounded_inside_the_file(from_file):
+  """Whatever the weights are, and whatever workspace the observation brings.
+
+  By the function itself, as the host's checks would hide what it gave.
+  """
+  rng, actions = np.random.default_rng(0), set()
+  for seed in range(60):
+    scale = rng.choice([0.1, 1.0, 30.0])
+    from_file.weights = jax.tree.map(
+      lambda x, s=scale: x + s * rng.normal(size=x.shape).astype(np.float32),
+      from_file.good,
+    )
+    pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
+    seen = _observation(seed, pose=pose.astype(np.float32))
+    inputs = decision.Inputs(
+      pregrasp_image=seen.pregrasp_image,
+      image=seen.image,
+      pose=seen.pose,
+      table_height=np.float32(0.01),
+      low=np.full(4, -9, np.float32),
+      high=np.full(4, 9, np.float32),
+      is_last=np.asarray(False),
+      key=np.array([0, seed], np.uint32),
+      **Constraints().arrays(),
+    )
+    made = from_file.whole(inputs)
+    command = np.asarray(made["command"])
+    actions.add(int(made["action"]))
+    assert np.linalg.norm(command[:3]) <= 0.05 + 1e-4
+    assert abs(commands.yaw_change(command)) <= 0.3 + 1e-4
+    end = np.asarray(commands.apply(seen.pose, command))
+    assert np.all(end[:3] >= np.minimum(WORKSPACE.low, seen.pose)[:3] - 1e-4)
+    assert np.all(end[:3] <= np.maximum(WORKSPACE.high, seen.pose)[:3] + 1e-4)
+    assert end[0] >= 0.45 - 1e-4  # the region to keep out of that is in the file
   assert {Action.MOVE, Action.CLOSE} <= actions
 
 
-def test_commands_are_bounded_whatever_an_engine_says(with_engine, monkeypatch):
+def test_commands_are_bounded_whatever_an_engine_says(with_engine, distort):
   rng = np.random.default_rng(0)
-
-  def distort(logits):
-    return rng.normal(scale=30, size=logits.shape).astype(np.float32)
-
-  monkeypatch.setattr(with_engine._program._engine, "distort", distort)
+  distort(lambda logits: rng.normal(scale=30, size=logits.shape).astype(np.float32))
   actions = set()
   for seed in range(60):
     pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
