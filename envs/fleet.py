@@ -87,9 +87,9 @@ def map_unordered(
         if not worker.pipe.poll():
           continue  # another one had something to say
         index = worker.index
-        answer = worker.receive()
-        if answer is not None:
-          yield index, answer[0]
+        received = worker.receive()
+        if received is not None:
+          yield index, received[0]
         else:
           deaths[index] += 1
           death = Death(index, worker.process.exitcode, deaths[index])
@@ -149,13 +149,13 @@ class Worker:
       Exception: what the function raised, with the worker's traceback as a note.
     """
     try:
-      kind, content = self.pipe.recv()
+      found = self.pipe.recv()
     except (EOFError, OSError):  # the latter in the middle of an answer
       self.process.join()
       return None
-    if kind == "error":
-      raise content
-    return (content,)
+    if isinstance(found, Failure):
+      raise found.error()
+    return (found,)
 
   def stop(self) -> None:
     """Ends the process, whatever it is doing."""
@@ -172,22 +172,66 @@ def _work(function: Callable[[Any], Any], pipe: Any, parent: int) -> None:
       task = pipe.recv()
     except EOFError:
       return
-    try:
-      answer = ("result", function(task))
-    except Exception as error:
-      answer = ("error", _travelling(error))
-    pipe.send(answer)
+    pipe.send(answer(function, task))
 
 
-def _travelling(error: Exception) -> Exception:
-  """The error with its traceback as a note; another one if it cannot be pickled."""
-  text = "".join(traceback.format_exception(error))
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """An error on its way from another process.
+
+  Attributes:
+    content: the pickled error, or its class, arguments and attributes.
+    text: type and message, for an error that does not travel at all.
+    traceback: of the other process.
+  """
+
+  content: bytes
+  text: str
+  traceback: str
+
+  def error(self) -> Exception:
+    """The error with its type, message and attributes; its traceback is a note."""
+    found = _opened(self.content) or RuntimeError(self.text)
+    found.add_note(f"In a worker process:\n{self.traceback}")
+    return found
+
+
+def answer(function: Callable[[Task], Result], task: Task) -> Result | Failure:
+  """What the function returns, or the error that it raised, fit to be sent."""
   try:
-    pickle.loads(pickle.dumps(error))
-  except Exception:
-    error = RuntimeError(f"{type(error).__name__}: {error}")
-  error.add_note(f"In a worker process:\n{text}")
-  return error
+    return function(task)
+  except Exception as error:
+    text = "".join(traceback.format_exception(error))
+    return Failure(_closed(error), f"{type(error).__name__}: {error}", text)
+
+
+def _closed(error: Exception) -> bytes:
+  """An error as bytes; empty if it cannot be sent.
+
+  Some do not survive pickling: Python makes them anew of their `args`, which are not
+  what their class wants.
+  """
+  parts = (type(error), error.args, {**vars(error), "__notes__": []})
+  for content in (error, parts):
+    try:
+      data = pickle.dumps(content)
+      found = _opened(data)
+    except Exception:
+      continue
+    if type(found) is type(error) and str(found) == str(error):
+      return data
+  return b""
+
+
+def _opened(data: bytes) -> Exception | None:
+  content = pickle.loads(data) if data else None
+  if not isinstance(content, tuple):
+    return content
+  kind, args, attributes = content
+  found = kind.__new__(kind, *args)
+  found.args = args
+  vars(found).update(attributes)
+  return found
 
 
 def _end_with_parent(parent: int) -> None:

@@ -77,7 +77,7 @@ def map_unordered(
   import ray
 
   # Deaths are counted here, not by Ray, so that they can be told.
-  remote = ray.remote(max_retries=0, num_cpus=1)(function)
+  remote = ray.remote(max_retries=0, num_cpus=1)(fleet.answer)
   died = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.NodeDiedError,
@@ -93,12 +93,12 @@ def map_unordered(
       cores = int(ray.cluster_resources().get("CPU", 1))
       while waiting and len(running) < (num_workers or max(1, cores)):
         index = waiting.pop()
-        running[remote.remote(tasks[index])] = index
+        running[remote.remote(function, tasks[index])] = index
       done, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_AGAIN)
       for finished in done:
         index = running.pop(finished)
         try:
-          yield index, ray.get(finished)
+          found = ray.get(finished)
         except died as error:
           deaths[index] += 1
           if deaths[index] > retries:
@@ -108,8 +108,11 @@ def map_unordered(
             ) from error
           on_death(fleet.Death(index, None, deaths[index]))
           waiting.append(index)
-        except ray.exceptions.RayTaskError as error:
-          raise error.as_instanceof_cause() from None
+          continue
+        # Not by way of Ray, which would hide type and message in a traceback.
+        if isinstance(found, fleet.Failure):
+          raise found.error()
+        yield index, found
   finally:
     for left in running:
       ray.cancel(left, force=True)
