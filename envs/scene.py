@@ -7,7 +7,7 @@ import numpy as np
 
 from envs.arm import BUILT_IN, add_arm
 from envs.bin import add_bin
-from envs.cameras import add_camera, add_lights
+from envs.cameras import add_camera, add_lights, focal_length
 from envs.gripper import (
   DRIVE,
   FINGER_JOINTS,
@@ -18,7 +18,8 @@ from envs.gripper import (
 )
 from envs.menagerie import add_menagerie_arm, check_kinematics
 from envs.objects import Body, ObjectSpec, add_objects, find_bodies
-from envs.units import Unit
+from envs.surfaces import FACET_ERROR, draw_as_meshes
+from envs.units import Camera, Unit
 
 TIMESTEP = 0.004  # s
 
@@ -66,6 +67,7 @@ def build_scene(
   arm = add_arm(spec) if built_in else add_menagerie_arm(spec, unit.arm)
   add_gripper(spec, arm.flange, unit.fingers)
   names = add_objects(spec, objects)
+  draw_as_meshes(spec, FACET_ERROR * _metres_per_pixel(unit.camera, frame_size))
   model = spec.compile()
 
   arm_joints = [model.joint(name) for name in arm.joints]
@@ -94,6 +96,12 @@ def build_scene(
 def object_positions(scene: Scene, data: mujoco.MjData) -> np.ndarray:
   """float64[N, 3]: the middle of every object, base frame, m."""
   return np.array([b.position(data) for b in scene.bodies]).reshape(-1, 3)
+
+
+def _metres_per_pixel(camera: Camera, size: int) -> float:
+  """At the point that a camera looks at, in an image of `size` pixels."""
+  away = np.linalg.norm(np.subtract(camera.position, camera.target))
+  return float(away) / focal_length(camera, size)
 
 
 def _set_options(
