@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
+from experiments.cli import overrides
 from experiments.cli.errors import UserError, stop
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -22,6 +23,7 @@ T = TypeVar("T")
 def define_config(default: str | Path = DEFAULT_CONFIG) -> None:
   """Defines --config=FILE and --config.section.field=VALUE."""
   check_overrides(sys.argv, default)
+  overrides.register()
   config_flags.DEFINE_config_file(
     "config", str(default), "Experiment, a file of experiments/configs."
   )
@@ -65,34 +67,50 @@ def load_config(path: str | Path) -> ConfigDict:
 def check_overrides(argv: Sequence[str], default: str | Path = DEFAULT_CONFIG) -> None:
   # config_flags answers an unknown field with a traceback, before any program runs.
   path = str(default)
-  names = []
+  given: list[tuple[str, str | None]] = []
   for position, argument in enumerate(argv[1:], start=1):
     if argument == "--":
       break
     name, equals, value = argument.lstrip("-").partition("=")
     if not argument.startswith("-"):
       continue
+    following = argv[position + 1] if position + 1 < len(argv) else None
     if name == "config":
-      path = value if equals else argv[position + 1] if position + 1 < len(argv) else ""
+      path = value if equals else following or ""
     elif name.startswith("config."):
-      names.append(name.removeprefix("config."))
-  if not names and path == str(default):
+      given.append((name.removeprefix("config."), value if equals else following))
+  if not given and path == str(default):
     return
   try:
     config = load_config(path)
-    for name in names:
-      _check_field(config, name)
+    for name, text in given:
+      check_override(config, name, text)
   except UserError as error:
     stop(str(error), 2)
 
 
-def _check_field(config: Any, name: str) -> None:
+def check_override(config: ConfigDict, name: str, text: str | None) -> None:
+  """Checks --config.NAME=TEXT; None if nothing follows the name.
+
+  Raises:
+    UserError: there is no such field, or it cannot have this value.
+  """
   node, walked = config, "config"
   for part in name.split("."):
     known = sorted(node.keys()) if isinstance(node, ConfigDict) else []
     if part not in known:
       raise UserError(_unknown(f"--config.{name}", part, walked, known))
+    kind, optional = node.get_type(part), _is_optional(node, part)
     node, walked = node[part], f"{walked}.{part}"
+  if kind is not bool and text is not None:  # --config.section.flag has no value
+    overrides.read(name, text, kind, node, optional=optional)
+
+
+def _is_optional(section: ConfigDict, name: str) -> bool:
+  """Whether a field may be None: it is a placeholder."""
+  return isinstance(
+    dict(section.iteritems(preserve_field_references=True))[name], FieldReference
+  )
 
 
 def _unknown(what: str, name: str, where: str, known: Sequence[str]) -> str:
