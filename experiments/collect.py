@@ -46,7 +46,8 @@ class CollectConfig:
     scenes_per_shard: scenes in one file.
     num_objects: objects in the bin.
     objects: what the dataset `train` is made with, see `envs.objects.choose`.
-    held_out_objects: the same for the dataset `held_out`; shares no family with it.
+    held_out_objects: the same for the dataset `held_out`; shares no family with it, and
+      no mesh of the same geometry.
     arm: `built_in`, or one that `envs.menagerie` knows.
     num_steps: T of an attempt is drawn from these.
     seed: of everything.
@@ -83,12 +84,10 @@ class CollectConfig:
         f"num_objects is {self.num_objects}, but a bin holds at most {objects.MOST}"
       )
 
-    shared = set(objects.choose(self.objects).families) & set(
-      objects.choose(self.held_out_objects).families
-    )
-    if shared:
+    training = objects.choose(self.objects)
+    if shared := training.shared(objects.choose(self.held_out_objects)):
       raise ValueError(
-        f"objects and held_out_objects share {', '.join(sorted(shared))}; what is held"
+        f"objects and held_out_objects share {', '.join(shared)}; what is held"
         " out must never be trained on"
       )
 

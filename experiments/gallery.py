@@ -164,12 +164,12 @@ def object_tiles(selection: str, size: int) -> list[Tile]:
   tiles = []
   with cli.progress(len(batches), f"objects of {selection}", "families") as bar:
     for batch in batches:
-      tiles += _portraits(batch, size)
+      tiles += portraits(batch, size)
       bar.update(1)
   return tiles
 
 
-def _portraits(things: list[objects.ObjectSpec], size: int) -> list[Tile]:
+def portraits(things: list[objects.ObjectSpec], size: int) -> list[Tile]:
   """Each thing as it comes to lie in the middle of the bin, the others elsewhere."""
   unit = dataclasses.replace(
     units.sample_unit(0), bin_texture=units.Texture(), bin_colour=(0.78, 0.8, 0.8)

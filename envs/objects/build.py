@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from envs.objects.shapes import ObjectSpec, Part, SoftBody, mass
+from envs.objects.shapes import ObjectSpec, Part, Skin, SoftBody, mass
 
 _GEOM_TYPES = {
   "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -23,6 +23,7 @@ _SOFT_POINTS = {"box": (5, 4, 3), "cylinder": (5, 5, 4), "ellipsoid": (5, 5, 5)}
 # Elastic forces are solved for by iteration as contacts are, but need more of it: up
 # to 50 were seen. Only what is needed is used, else MuJoCo warns that it stopped short.
 _SOFT_ITERATIONS = 100
+_UNSEEN = 3  # a group of geoms that MuJoCo does not draw unless it is told to
 _SOFT_TYPES = {"box": "grid", "cylinder": "cylinder", "ellipsoid": "ellipsoid"}
 
 
@@ -67,6 +68,10 @@ def _add_rigid(spec: mujoco.MjSpec, thing: ObjectSpec, name: str) -> None:
       geom.meshname = _add_mesh(spec, part, f"{name}_mesh{index}")
     if material:
       geom.material = material
+    if thing.skins:
+      geom.group = _UNSEEN
+  for index, skin in enumerate(thing.skins):
+    _add_skin(spec, body, thing, skin, f"{name}_skin{index}")
   if thing.solid is not None:
     body.explicitinertial = True
     body.mass = mass(thing)
@@ -84,6 +89,48 @@ def _add_mesh(spec: mujoco.MjSpec, part: Part, name: str) -> str:
     # Parts are convex: exactly the volume inside, and no test of the surface.
     inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX,
   )
+  return name
+
+
+def _add_skin(
+  spec: mujoco.MjSpec, body, thing: ObjectSpec, skin: Skin, name: str
+) -> None:
+  """A surface in its colours, without mass or contacts."""
+  faces = skin.faces.astype(np.int32).ravel()
+  uv = np.zeros((len(skin.vertices), 2), np.float32) if skin.uv is None else skin.uv
+  # MuJoCo counts rows of an image from where it begins.
+  uv = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1).astype(np.float32)
+  spec.add_mesh(
+    name=name,
+    uservert=skin.vertices.astype(np.float32).ravel(),
+    userface=faces,
+    usertexcoord=uv.ravel(),
+    userfacetexcoord=faces,
+    inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,  # it need not close
+  )
+  body.add_geom(
+    type=mujoco.mjtGeom.mjGEOM_MESH,
+    meshname=name,
+    material="" if skin.image is None else _add_texture(spec, skin.image, name),
+    contype=0,
+    conaffinity=0,
+    mass=0.0,
+    rgba=(*thing.colour, 1.0) if skin.image is None else (1.0, 1.0, 1.0, 1.0),
+  )
+
+
+def _add_texture(spec: mujoco.MjSpec, image: np.ndarray, name: str) -> str:
+  """A material of that name, of an image uint8[H, W, 3], top row first."""
+  texture = spec.add_texture(
+    name=name,
+    type=mujoco.mjtTexture.mjTEXTURE_2D,
+    width=image.shape[1],
+    height=image.shape[0],
+    nchannel=3,
+  )
+  texture.data = np.ascontiguousarray(image).tobytes()
+  material = spec.add_material(name=name)
+  material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
   return name
 
 

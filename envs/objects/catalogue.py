@@ -36,6 +36,9 @@ class ObjectSet(Protocol):
   def sample(self, rng: np.random.Generator, count: int) -> list[ObjectSpec]:
     """Draws the contents of a bin."""
 
+  def shared(self, other: "ObjectSet") -> list[str]:
+    """Names of what another set holds, too: the same family, or geometry."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Families:
@@ -51,6 +54,10 @@ class Families:
       )
       for _ in range(count)
     ]
+
+  def shared(self, other: ObjectSet) -> list[str]:
+    same = isinstance(other, Families)
+    return sorted(set(self.families) & set(other.families)) if same else []
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,21 +1,24 @@
 """A folder of a person's own meshes, as a set of objects.
 
-Every .obj and .stl file in the folder and below is a family, named after its file;
-instances differ in colour, density and friction. What cannot be used is skipped, and
-named with its reason.
+Every mesh in the folder and below is a family, named after its file; instances differ
+in density, friction and, where the file has no colours, in colour. Mass and inertia
+are those of the file's own surface. What cannot be used is skipped, and named with its
+reason.
 
     objects=/path/to/folder?scale=fit&density=400
 
-scale: what file units are in metres, such as 0.001 for millimetres (default 1), or
-`fit`: every object is scaled so that the gripper can pinch it. density: kg/m^3, one
-number or a range such as 300:700 (default 250:700).
+scale: what file units are in metres, such as 0.001 for millimetres (default: what the
+file declares, else 1), or `fit`: every object is scaled so that the gripper can pinch
+it. density: kg/m^3, one number or a range such as 300:700 (default 250:700). open=fill:
+surfaces with an opening, such as a cup drawn as a single sheet, are closed and solid.
 """
 
 import colorsys
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
-import re
+import sys
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,21 +26,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from envs.objects.pieces import (
-  MeshError,
-  MissingLibraryError,
-  centre,
-  hull,
-  read_mesh,
-)
+from envs.objects import mesh_files
+from envs.objects.mesh_errors import MeshError, MissingLibraryError
+from envs.objects.mesh_objects import MeshObject, read_object
 from envs.objects.shapes import ObjectSpec, Part, Shape
 
-KINDS = (".obj", ".stl")
-LONGEST = 0.20  # m; longer things hang over the bin's sides
-SHORTEST = 0.02  # m, the longest side of the smallest object
-THINNEST = 0.002  # m; thinner things slip through others between two physics steps
-FIT_MIDDLE = 0.05  # m: well within the gripper's opening
-_LEAST_VOLUME = 1e-9  # m^3: slivers of a decomposition, without weight or use
 _MATERIAL = Shape()
 
 
@@ -45,30 +38,41 @@ _MATERIAL = Shape()
 class Options:
   """What follows the folder's name."""
 
-  scale: float | None  # metres of a unit; None to fit the gripper
+  scale: float | str  # metres of a unit, `fit`, or `declared`
   density: tuple[float, float]  # kg/m^3
+  fill: bool = False  # openings of any size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeshFolder:
   """Endless instances of some meshes, each mesh equally often."""
 
-  parts: Mapping[str, tuple[Part, ...]]  # by family
+  things: Mapping[str, MeshObject]  # by family
   density: tuple[float, float]  # kg/m^3
   skipped: Mapping[str, str]  # file, relative to the folder: why
+  unread: Mapping[str, int]  # files of kinds that are not read, by ending
 
   @property
   def families(self) -> tuple[str, ...]:
-    return tuple(self.parts)
+    return tuple(self.things)
+
+  @property
+  def parts(self) -> dict[str, tuple[Part, ...]]:
+    """Of each family, about its centre of mass."""
+    return {family: thing.parts for family, thing in self.things.items()}
 
   @property
   def fingerprint(self) -> str:
     digest = hashlib.sha256(repr(self.density).encode())
-    for family, parts in self.parts.items():
+    for family, thing in self.things.items():
       digest.update(family.encode())
-      for part in parts:
+      digest.update(repr(thing.solid).encode())
+      for part in thing.parts:
         assert part.mesh is not None
         digest.update(part.mesh.vertices.tobytes())
+      for skin in thing.skins:
+        digest.update(skin.vertices.tobytes())
+        digest.update(b"" if skin.image is None else skin.image.tobytes())
     return digest.hexdigest()[:12]
 
   def sample(self, rng: np.random.Generator, count: int) -> list[ObjectSpec]:
@@ -82,6 +86,7 @@ class MeshFolder:
   def instance(self, family: str, number: int) -> ObjectSpec:
     """One object; the same number is the same object forever."""
     rng = np.random.default_rng([*family.encode(), number])
+    thing = self.things[family]
     colour = colorsys.hsv_to_rgb(
       rng.uniform(),
       rng.uniform(*_MATERIAL.saturation),
@@ -90,11 +95,24 @@ class MeshFolder:
     return ObjectSpec(
       name=f"{family}-{number:06d}",
       family=family,
-      parts=self.parts[family],
+      parts=thing.parts,
       density=float(rng.uniform(*self.density)),
       friction=float(rng.uniform(*_MATERIAL.friction)),
-      colour=colour,
+      colour=thing.colour or colour,
+      solid=thing.solid,
+      skins=thing.skins,
     )
+
+  def shared(self, other: object) -> list[str]:
+    """Names of those that have the geometry of one of another folder's, in pairs."""
+    if not isinstance(other, MeshFolder):
+      return []
+    return [
+      name if name == same else f"{name} (there {same})"
+      for name, thing in self.things.items()
+      for same, twin in other.things.items()
+      if thing.looks_like(twin)
+    ]
 
 
 def open_folder(selection: str) -> MeshFolder:
@@ -107,102 +125,54 @@ def open_folder(selection: str) -> MeshFolder:
     MeshError: no such folder, an unknown option, a missing library, or no usable mesh.
   """
   folder, options = _parse(selection)
-  files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in KINDS)
-  if not files:
-    raise MeshError(f"objects {selection!r}: no .obj or .stl file in {folder}")
-  parts: dict[str, tuple[Part, ...]] = {}
+  sources, unread = mesh_files.find(folder)
+  kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
+  if not sources:
+    raise MeshError(
+      f"objects {selection!r}: no mesh in {folder}"
+      + (f", only {kinds}" if kinds else "")
+      + f"; expected files of {_list(mesh_files.KINDS)}"
+    )
+  things: dict[str, MeshObject] = {}
   skipped: dict[str, str] = {}
-  for path in files:
-    name = str(path.relative_to(folder))
+  # Workers open the folder, too; once is enough to be told.
+  first = multiprocessing.parent_process() is None
+  for number, source in enumerate(sources, 1):
+    name = source.mesh.relative_to(folder).as_posix()
+    say = functools.partial(_say, f"{number}/{len(sources)} {name}: ", first)
     try:
-      family = _unique(_snake(path.stem), parts)
-      mesh = read_mesh(path)
-      scale = metres(mesh.points(), options.scale)  # before decomposing takes time
-      parts[family] = object_parts(mesh.pieces(), scale)
+      things[source.name] = read_object(source, options.scale, options.fill, say)
     except MissingLibraryError:
       raise
     except (MeshError, OSError) as error:
       skipped[name] = str(error)
   reasons = "\n".join(f"  {name}: {reason}" for name, reason in skipped.items())
-  if not parts:
+  if not things:
     raise MeshError(
-      f"objects {selection!r}: none of {len(files)} meshes can be used\n{reasons}"
+      f"objects {selection!r}: none of {len(sources)} meshes can be used\n{reasons}"
     )
-  # Workers open the folder, too; once is enough to be told.
-  if skipped and multiprocessing.parent_process() is None:
+  if skipped and first:
     logging.warning(
       "%d of %d meshes in %s are skipped:\n%s",
       len(skipped),
-      len(files),
+      len(sources),
       folder,
       reasons,
     )
-  return MeshFolder(parts, options.density, skipped)
-
-
-def metres(points: np.ndarray, scale: float | None) -> float:
-  """What a unit of a mesh is in metres; `scale` None: so that it fits the gripper.
-
-  Raises:
-    MeshError: in metres it is too large, too small or too thin.
-  """
-  sides = _sides(points)
-  if scale is None:
-    scale = min(FIT_MIDDLE / max(sides[1], 1e-12), LONGEST / sides[2])
-  _check_size(sides * scale)
-  return float(scale)
-
-
-def object_parts(pieces: list[np.ndarray], scale: float) -> tuple[Part, ...]:
-  """Parts about their common centre of mass.
-
-  Args:
-    pieces: float64[V, 3] each, corners of convex pieces, file's units.
-    scale: metres of a unit.
-
-  Raises:
-    MeshError: nothing has a volume.
-  """
-  hulls = [hull((piece - pieces[0][0]) * scale) for piece in pieces]
-  hulls = [mesh for mesh in hulls if mesh.volume >= _LEAST_VOLUME]
-  if not hulls:
-    raise MeshError("it has no volume")
-  centres = [centre(mesh) for mesh in hulls]
-  middle = np.average(centres, axis=0, weights=[mesh.volume for mesh in hulls])
-  return tuple(
-    Part(
-      "mesh",
-      mesh=dataclasses.replace(mesh, vertices=(mesh.vertices - middle).astype("f4")),
+  if unread and first:
+    logging.warning(
+      "%s in %s are not read; expected %s", kinds, folder, _list(mesh_files.KINDS)
     )
-    for mesh in hulls
-  )
+  return MeshFolder(things, options.density, skipped, unread)
 
 
-def _check_size(sides: np.ndarray) -> None:
-  thin, _, longest = sides
-  if longest > LONGEST * 1.001:
-    raise MeshError(
-      f"it is {longest:.3g} m long, at most {LONGEST} m fit into the bin: give its"
-      " unit (?scale=0.001 for millimetres) or have it scaled (?scale=fit)"
-    )
-  if longest < SHORTEST:
-    raise MeshError(
-      f"it is only {longest:.3g} m long, at least {SHORTEST} m can be seen and"
-      " grasped: give its unit (?scale=...) or have it scaled (?scale=fit)"
-    )
-  if thin < THINNEST:
-    raise MeshError(f"it is only {thin:.2g} m thin, at least {THINNEST} m hold")
+def _say(where: str, first: bool, what: str) -> None:
+  if first:
+    print(f"objects: {where}{what}", file=sys.stderr, flush=True)
 
 
-def _sides(points: np.ndarray) -> np.ndarray:
-  """float64[3]: sides of the smallest box around points, in whatever turn; sorted."""
-  import trimesh
-
-  try:
-    _, sides = trimesh.bounds.oriented_bounds(points)
-  except Exception as error:  # flat: there is no hull to put a box around
-    raise MeshError("it has no volume") from error
-  return np.sort(sides)
+def _list(kinds: tuple[str, ...]) -> str:
+  return f"{', '.join(kinds[:-1])} or {kinds[-1]}"
 
 
 def _parse(selection: str) -> tuple[Path, Options]:
@@ -217,23 +187,26 @@ def _parse(selection: str) -> tuple[Path, Options]:
     folder = Path(name).expanduser()
   if not folder.is_dir():
     raise MeshError(
-      f"objects {selection!r}: there is no folder {folder}; expected one with .obj or"
-      " .stl files"
+      f"objects {selection!r}: there is no folder {folder}; expected one with"
+      f" {_list(mesh_files.KINDS)} files"
     )
-  options = Options(scale=1.0, density=_MATERIAL.density)
+  options = Options(scale="declared", density=_MATERIAL.density)
   for name, text in urllib.parse.parse_qsl(query, keep_blank_values=True):
     if name == "scale" and text == "fit":
-      options = dataclasses.replace(options, scale=None)
+      options = dataclasses.replace(options, scale="fit")
     elif name == "scale":
       (scale,) = _numbers(selection, name, text, 1)
       options = dataclasses.replace(options, scale=scale)
     elif name == "density":
       numbers = _numbers(selection, name, text, 2)
       options = dataclasses.replace(options, density=(numbers[0], numbers[-1]))
+    elif name == "open" and text == "fill":
+      options = dataclasses.replace(options, fill=True)
     else:
       raise MeshError(
-        f"objects {selection!r}: {name!r} is no option; expected scale=fit,"
-        " scale=0.001 (metres of a unit), density=400 or density=300:700 (kg/m^3)"
+        f"objects {selection!r}: {name + '=' + text!r} is no option; expected"
+        " scale=fit, scale=0.001 (metres of a unit), density=400, density=300:700"
+        " (kg/m^3) or open=fill"
       )
   return folder, options
 
@@ -250,14 +223,3 @@ def _numbers(selection: str, name: str, text: str, most: int) -> list[float]:
       f" {'a positive number or fit' if name == 'scale' else 'a number or a range'}"
     )
   return numbers
-
-
-def _snake(stem: str) -> str:
-  return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "mesh"
-
-
-def _unique(name: str, taken: Mapping[str, object]) -> str:
-  number, candidate = 2, name
-  while candidate in taken:
-    candidate, number = f"{name}_{number}", number + 1
-  return candidate

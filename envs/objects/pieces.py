@@ -1,15 +1,16 @@
-"""From a mesh file to convex pieces: load, mend, split, decompose, remember.
+"""Convex pieces of a closed body, as CoACD finds them; what it found is remembered.
 
-Convex pieces are taken as they are; all others are decomposed by CoACD, which takes
-seconds, so that what it found is kept in the user's cache folder.
+CoACD takes seconds, so that its answers are kept in the user's cache folder, under a
+checksum of the surface and the settings.
 """
 
-import dataclasses
+import contextlib
 import hashlib
-import io
 import os
+import subprocess
+import sys
 import tempfile
-import warnings
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,95 +18,86 @@ from typing import Any
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
+from envs.objects.mesh_errors import MeshError
+from envs.objects.mesh_loading import missing
 from envs.objects.shapes import Mesh
+from envs.objects.surfaces import Body, moments
 
-MOST_PIECES = 16  # of one object
 MOST_CORNERS = 64  # of one piece: every object is drawn and touched many times
-MOST_FACES = 500_000  # of a file
-_LEAST_PIECES = 4  # for all bodies of a file that are not convex
+TIME_LIMIT = 120  # s, to decompose one body
+CONVEX = 0.98  # share of its hull that a convex body fills
+_FIRST = 16  # pieces of a body; twice as many where these are too rough
+_ROUGH = 1.05  # times the volume of the body
 _MANY_FACES = 8_000  # more are remeshed first, or decomposing would take minutes
-_CONVEX = 0.98  # share of its hull that a convex piece fills
-_ON_HULL = 0.005  # of its size: as far from its hull an open but convex piece may be
 _SETTINGS: dict[str, Any] = {
   "threshold": 0.05,
+  "max_convex_hull": _FIRST,
   "decimate": True,
   "max_ch_vertex": MOST_CORNERS,
   "seed": 0,
 }
+_FINER = {"threshold": 0.02, "max_convex_hull": 2 * _FIRST}
 _REMESH = {"preprocess_mode": "on", "preprocess_resolution": 30}
 
 
-class MeshError(ValueError):
-  """Meshes that cannot be used; the text says which, why, and what to do."""
+def convex_pieces(body: Body, say: Callable[[str], None]) -> list[np.ndarray]:
+  """Corners float64[V, 3] of the convex pieces of a body: itself, if it is convex.
 
+  The same surface gives the same pieces, on any number of cores.
 
-class MissingLibraryError(MeshError):
-  """What reads or decomposes meshes is not installed."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MeshFile:
-  """A mended mesh, split into bodies. Frame and units are the file's own."""
-
-  content: bytes
-  whole: list  # trimesh's meshes: convex bodies, taken as they are
-  others: list  # those that must be decomposed
-
-  def points(self) -> np.ndarray:
-    """float64[V, 3]: all vertices."""
-    return np.concatenate([body.vertices for body in self.whole + self.others])
-
-  def pieces(self) -> list[np.ndarray]:
-    """Corners float64[V, 3] of each of 1 to MOST_PIECES convex pieces.
-
-    The same bytes give the same pieces, on any number of cores.
-
-    Raises:
-      MeshError: it cannot be decomposed, or not without a library that is missing.
-    """
-    whole, others = self.whole, self.others
-    if len(whole) > MOST_PIECES - (_LEAST_PIECES if others else 0):
-      whole, others = [], whole + others
-    pieces = [np.asarray(body.vertices) for body in whole]
-    if others:
-      pieces += _decompose(others, MOST_PIECES - len(whole), self.content)
-    return pieces
-
-
-def read_mesh(path: Path) -> MeshFile:
-  """Reads and mends an .obj or .stl file; of an .obj each group is a body of its own.
+  Args:
+    say: told before anything that takes long.
 
   Raises:
-    MeshError: the file is unusable; a MissingLibraryError if it may well be usable.
+    MeshError: it cannot be decomposed, or not without a library that is missing.
   """
-  content = path.read_bytes()
-  groups = _load(content, path.suffix.lower().lstrip("."))
-  bodies = [body for group in groups for body in _bodies(group)]
-  if not bodies:
-    raise MeshError("it has no volume")
-  return MeshFile(
-    content,
-    [body for body, convex in bodies if convex],
-    [body for body, convex in bodies if not convex],
-  )
+  volume = moments([body]).volume
+  if volume >= CONVEX * hull_volume(body.vertices):
+    return [body.vertices]
+  settings = _SETTINGS | (_REMESH if len(body.faces) > _MANY_FACES else {})
+  pieces = _decompose(body, settings, say)
+  if total_volume(pieces) > _ROUGH * volume:
+    finer = _decompose(body, settings | _FINER, say)
+    pieces = min(pieces, finer, key=lambda p: abs(total_volume(p) - volume))
+  return pieces
 
 
-def hull(points: np.ndarray) -> Mesh:
+def hull_volume(points: np.ndarray) -> float:
+  """Of the convex hull of points [V, 3]; 0 if they are flat."""
+  try:
+    return float(ConvexHull(points).volume)
+  except (QhullError, ValueError):
+    return 0.0
+
+
+def total_volume(pieces: list[np.ndarray]) -> float:
+  return sum(map(hull_volume, pieces))
+
+
+def hull(points: np.ndarray, *, factor: float = 1.0) -> Mesh:
   """The convex hull of points [V, 3], of at most MOST_CORNERS corners.
+
+  Corners that are left out cost volume; the others move outwards to make up for it.
+
+  Args:
+    factor: of the volume, by moving the corners.
 
   Raises:
     MeshError: the points have no volume.
   """
   try:
-    corners = points[ConvexHull(points).vertices]
+    outside = ConvexHull(points)
+    corners = points[outside.vertices]
     if len(corners) > MOST_CORNERS:
       middle = corners.mean(axis=0)
       furthest = ((corners - middle) @ _directions(MOST_CORNERS).T).argmax(axis=0)
       corners = corners[np.unique(furthest)]
+    middle = corners.mean(axis=0)
+    grown = factor * outside.volume / ConvexHull(corners).volume
     # What MuJoCo will see, to the last bit.
-    corners = corners.astype(np.float32)
+    corners = (middle + np.cbrt(grown) * (corners - middle)).astype(np.float32)
     surface = ConvexHull(corners.astype(np.float64))
-  except (QhullError, ValueError) as error:
+  except (QhullError, ValueError, ZeroDivisionError) as error:
     raise MeshError("it has no volume") from error
   faces = surface.simplices.astype(np.int32)
   a, b, c = (corners[faces[:, i]].astype(np.float64) for i in range(3))
@@ -115,12 +107,8 @@ def hull(points: np.ndarray) -> Mesh:
 
 
 def centre(mesh: Mesh) -> np.ndarray:
-  """float64[3]: the centre of mass of a mesh, summed over its tetrahedra."""
-  corners = mesh.vertices.astype(np.float64)
-  origin = corners.mean(axis=0)
-  triangles = corners[mesh.faces] - origin  # [F, 3, 3]
-  volumes = np.linalg.det(triangles)
-  return origin + volumes @ triangles.sum(axis=1) / (4 * volumes.sum())
+  """float64[3]: the centre of mass of a mesh."""
+  return moments([Body(mesh.vertices.astype(np.float64), mesh.faces)]).centre
 
 
 def _directions(count: int) -> np.ndarray:
@@ -132,103 +120,67 @@ def _directions(count: int) -> np.ndarray:
   return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=-1)
 
 
-def _missing(error: ImportError) -> MissingLibraryError:
-  return MissingLibraryError(
-    f"a folder of meshes needs {error.name}, which is not installed:"
-    " pip install 'hand_eye[meshes]'"
+def _decompose(
+  body: Body, settings: dict[str, Any], say: Callable[[str], None]
+) -> list[np.ndarray]:
+  """At most `max_convex_hull` pieces by CoACD, from the cache if found before."""
+  try:
+    import coacd  # noqa: F401  used by the process that is started
+  except ImportError as error:
+    raise missing(error) from error
+  known = hashlib.sha256(np.ascontiguousarray(body.vertices).tobytes())
+  known.update(np.ascontiguousarray(body.faces, np.int64).tobytes())
+  known.update(
+    repr((metadata.version("coacd"), TIME_LIMIT, sorted(settings.items()))).encode()
   )
-
-
-def _load(content: bytes, kind: str):
-  """The groups of a file, as trimesh's meshes with equal vertices merged."""
-  try:
-    import networkx  # noqa: F401  trimesh mends surfaces with it
-    import trimesh
-  except ImportError as error:
-    raise _missing(error) from error
-  options = {"split_objects": True, "split_groups": True} if kind == "obj" else {}
-  try:
-    scene = trimesh.load_scene(
-      io.BytesIO(content),
-      file_type=kind,
-      process=False,
-      skip_materials=True,
-      **options,
-    )
-    # By name: the order of a dictionary is no order to rely on.
-    groups = [g for _, g in sorted(scene.geometry.items()) if len(_faces(g))]
-  except Exception as error:  # whatever a parser makes of any bytes
-    raise MeshError(f"it cannot be read ({_first_line(error)})") from error
-  if not groups:
-    raise MeshError("it holds no faces")
-  if not all(np.isfinite(group.vertices).all() for group in groups):
-    raise MeshError("it holds vertices that are no numbers")
-  count = sum(len(group.faces) for group in groups)
-  if count > MOST_FACES:
-    raise MeshError(f"it has {count} faces; at most {MOST_FACES} are read: simplify it")
-  for group in groups:
-    group.merge_vertices(merge_tex=True, merge_norm=True)
-    group.update_faces(group.nondegenerate_faces())
-  return groups
-
-
-def _bodies(group) -> list[tuple]:
-  """The connected surfaces of a group, closed, and whether each is convex."""
-  found = []
-  for body in group.split(only_watertight=False):
-    points = np.asarray(body.vertices)
-    try:
-      outside = ConvexHull(points)
-    except (QhullError, ValueError):
-      continue  # flat, a loose face: it has no inside
-    _mend(body)
-    if body.is_watertight and body.is_winding_consistent:
-      found.append((body, abs(body.volume) >= _CONVEX * outside.volume))
-      continue
-    # Open, but no more than the shell of its own hull, such as a box without a lid.
-    inside = -(outside.equations[:, :3] @ points.T + outside.equations[:, 3:])
-    if inside.min(axis=0).max() > _ON_HULL * np.ptp(points, axis=0).max():
-      raise MeshError("its surface does not close around an inside: mend it")
-    found.append((body, True))
-  return found
-
-
-def _mend(body) -> None:
-  """Closes holes and turns all faces outwards, as far as that is possible."""
-  import trimesh
-
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    if not body.is_watertight:
-      trimesh.repair.fill_holes(body, use_fan=True)
-    if not body.is_winding_consistent or body.volume < 0:
-      trimesh.repair.fix_normals(body)
-
-
-def _decompose(bodies: list, most: int, content: bytes) -> list[np.ndarray]:
-  """At most `most` convex pieces by CoACD, from the cache if found before."""
-  try:
-    import coacd
-    import trimesh
-  except ImportError as error:
-    raise _missing(error) from error
-  whole = trimesh.util.concatenate(bodies)
-  settings = _SETTINGS | {"max_convex_hull": most}
-  settings |= _REMESH if len(whole.faces) > _MANY_FACES else {}
-  known = hashlib.sha256(content)
-  known.update(repr((metadata.version("coacd"), sorted(settings.items()))).encode())
   cached = _cache_folder() / f"{known.hexdigest()}.npz"
+  with contextlib.suppress(OSError):
+    reason = cached.with_suffix(".txt").read_text()
+    raise MeshError(f"{reason} (remembered in {cached.with_suffix('.txt')})")
   pieces = _read(cached)
   if pieces is None:
-    coacd.set_log_level("off")
+    say(f"decomposing {len(body.faces)} faces, at most {TIME_LIMIT} s")
     try:
-      answer = coacd.run_coacd(coacd.Mesh(whole.vertices, whole.faces), **settings)
-    except RuntimeError as error:
-      raise MeshError(f"it cannot be decomposed ({_first_line(error)})") from error
-    pieces = [np.asarray(vertices, np.float64) for vertices, _ in answer]
-    if not pieces:
-      raise MeshError("decomposing it left nothing")
-    _write(cached, pieces)
+      pieces = _run(body, settings)
+    except MeshError as error:
+      _write(cached.with_suffix(".txt"), str(error).encode())
+      raise
+    with tempfile.TemporaryFile() as file:
+      np.savez(file, *pieces)
+      file.seek(0)
+      _write(cached, file.read())
+  return pieces
+
+
+def _run(body: Body, settings: dict[str, Any]) -> list[np.ndarray]:
+  """Starts CoACD and waits for it.
+
+  Raises:
+    MeshError: it took too long, failed, or found nothing.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    source, target = Path(folder, "body.npz"), Path(folder, "pieces.npz")
+    np.savez(source, vertices=body.vertices, faces=body.faces, **settings)
+    program = Path(__file__).with_name("decompose.py")
+    # -P: the folder of the program is no place to import from.
+    command = [sys.executable, "-P", str(program), str(source), str(target)]
+    try:
+      done = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired as error:
+      raise MeshError(
+        f"decomposing it took longer than {TIME_LIMIT} s: simplify it, or put convex"
+        " pieces beside it (NAME_collision.obj)"
+      ) from error
+    if done.returncode != 0:
+      last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+      raise MeshError(
+        f"it cannot be decomposed: CoACD ended with status {done.returncode}"
+        f" ({' '.join(last)[:120]})"
+      )
+    pieces = _read(target)
+  pieces = [piece for piece in pieces or [] if hull_volume(piece) > 0]
+  if not pieces:
+    raise MeshError("decomposing it left nothing")
   return pieces
 
 
@@ -238,7 +190,7 @@ def _cache_folder() -> Path:
 
 
 def _read(path: Path) -> list[np.ndarray] | None:
-  """What `_write` wrote; None if there is nothing or it is damaged."""
+  """Arrays in their order; None if there are none or the file is damaged."""
   try:
     with np.load(path) as stored:
       return [stored[f"arr_{i}"] for i in range(len(stored.files))]
@@ -246,7 +198,7 @@ def _read(path: Path) -> list[np.ndarray] | None:
     return None
 
 
-def _write(path: Path, pieces: list[np.ndarray]) -> None:
+def _write(path: Path, content: bytes) -> None:
   """Writes under another name first: several workers may find the same at once."""
   temporary = None
   try:
@@ -255,18 +207,9 @@ def _write(path: Path, pieces: list[np.ndarray]) -> None:
       dir=path.parent, suffix=".tmp", delete=False
     ) as file:
       temporary = file.name
-      np.savez(file, *pieces)
+      file.write(content)
     os.replace(temporary, path)
   except OSError:
     # A folder that cannot be written to costs time, not results.
     if temporary is not None:
       Path(temporary).unlink(missing_ok=True)
-
-
-def _faces(geometry) -> np.ndarray:
-  return getattr(geometry, "faces", np.empty((0, 3)))
-
-
-def _first_line(error: Exception) -> str:
-  text = str(error).strip() or type(error).__name__
-  return text.splitlines()[0][:120]

@@ -24,6 +24,16 @@ class Mesh:
   volume: float  # m^3
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Skin:
+  """A surface that is only seen, in the object's own frame."""
+
+  vertices: np.ndarray  # float32[V, 3], m
+  faces: np.ndarray  # int32[F, 3]
+  uv: np.ndarray | None  # float32[V, 2]: places in the image, v upwards; None: plain
+  image: np.ndarray | None  # uint8[H, W, 3], top row first; None: the object's colour
+
+
 @dataclasses.dataclass(frozen=True)
 class Part:
   """One convex rigid piece, in the object's own frame."""
@@ -87,6 +97,7 @@ class ObjectSpec:
   opacity: float = 1.0
   shine: float = 0.0
   solid: Solid | None = None
+  skins: tuple[Skin, ...] = ()  # drawn instead of the parts, if there are any
 
 
 def mass(thing: ObjectSpec) -> float:
