@@ -63,7 +63,7 @@ def load(path: Path, *, colours: bool = True) -> Loaded:
       group = scene.geometry[name]
       if len(getattr(group, "faces", ())):
         groups.append(group.copy().apply_transform(matrix))
-    unit = _METRES.get(scene.units or "")
+    unit = _unit(scene.units or "")
   except ImportError as error:
     raise MeshError(
       f"reading .{kind} needs {error.name or 'pycollada'}, which is not installed:"
@@ -86,6 +86,12 @@ def load(path: Path, *, colours: bool = True) -> Loaded:
     )
   skins, colour, notes = _coloured(groups) if colours else ((), None, ())
   return Loaded(vertices, faces, skins, colour, unit, notes)
+
+
+def _unit(words: str) -> float | None:
+  """Metres, of `meters`, or of `0.01 * meters` as trimesh says of a .dae file."""
+  factor, times, _ = words.partition(" * meters")
+  return float(factor) if times else _METRES.get(words)
 
 
 def missing(error: ImportError) -> MissingLibraryError:

@@ -674,3 +674,14 @@ def test_textures_and_colours_are_seen(tmp_path, kind):
     assert brightest[0] == (0, 0, 1) and brightest[3] == (1, 0, 0)
   else:
     assert brightest == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)]
+
+
+def test_units_that_a_file_declares_are_taken(tmp_path):
+  pytest.importorskip("collada")
+  path = tmp_path / "box.dae"
+  trimesh.creation.box((5, 4, 3)).export(str(path))
+  unit = '<unit name="centimeter" meter="0.01"/><up_axis>'
+  path.write_text(path.read_text().replace("<up_axis>", unit))
+  thing = open_folder(str(tmp_path)).things["box"]
+  assert thing.solid.volume == pytest.approx(6e-5, rel=1e-5)
+  assert thing.notes == ("declares units of 0.01 m",)
