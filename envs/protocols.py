@@ -81,22 +81,6 @@ def plan(
   ]
 
 
-def failures(
-  repetitions: Sequence[Sequence[bool]], first: int
-) -> tuple[tuple[int, int], ...]:
-  """(failures, attempts) of each repetition's first attempts.
-
-  Args:
-    repetitions: success of each attempt, in the order in which they were made. One
-      that ended before, as its bin was empty, counts with the attempts that it has.
-    first: how many attempts of each count.
-  """
-  return tuple(
-    (sum(not success for success in outcomes[:first]), len(outcomes[:first]))
-    for outcomes in repetitions
-  )
-
-
 def cleared_at(remaining: Sequence[int]) -> int | None:
   """The attempt, from 1, after which nothing was left in the bin; None if never.
 

@@ -155,7 +155,7 @@ def _cards(found: Description) -> list[tuple[str, str, str]]:
     (
       words.percent(total["rate"]),
       "success",
-      words.interval(total["low"], total["high"]),
+      words.interval(total),
     ),
     (
       f"{len(found.tables['unit'])}",

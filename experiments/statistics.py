@@ -1,13 +1,18 @@
-"""Rates and their intervals (Wilson, Newcombe, bootstrap), detectors, AUC."""
+"""Rates and their intervals (over attempts, over robots), detectors, AUC.
+
+Attempts of one robot are not independent: it sees, and grasps, in its own way. What is
+said of robots to come has an interval over robots, each one a draw.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-# {attempts, successes, rate, low, high}: a rate and its 95 % interval.
+# {attempts, successes, rate, low, high, over}: a rate and its 95 % interval, which is
+# over 'attempts' or over `groups` many 'robots'.
 Rate = dict[str, Any]
 
 # Section 5.2: random commands of the paper's robots succeeded this often.
@@ -23,18 +28,74 @@ def wilson(successes: int, attempts: int) -> tuple[float, float]:
 
 
 def rate(successes: int, attempts: int) -> Rate:
-  """A rate with its `wilson` interval. The rate of nothing is 0."""
-  return _rate(successes, attempts, wilson(successes, attempts))
-
-
-def _rate(successes: int, attempts: int, interval: tuple[float, float]) -> Rate:
+  """A rate with its `wilson` interval, over attempts. The rate of nothing is 0."""
+  low, high = wilson(successes, attempts)
+  share = successes / max(attempts, 1)
   return {
-    "attempts": attempts,
-    "successes": successes,
-    "rate": successes / max(attempts, 1),
-    "low": float(interval[0]),
-    "high": float(interval[1]),
+    "attempts": attempts, "successes": successes, "rate": share,
+    "low": low, "high": high, "over": "attempts",
+  }  # fmt: skip
+
+
+def said_over(rate: Mapping[str, Any]) -> str:
+  """What an interval is over: 'over 25 robots', 'over attempts'."""
+  groups = f"{rate['groups']} " if "groups" in rate else ""
+  return f"over {groups}{rate.get('over', 'attempts')}"
+
+
+def over_robots(rows: Iterable[Mapping[str, Any]]) -> Rate:
+  """The success of attempts with its interval over robots, see `grouped_rate`.
+
+  Args:
+    rows: of attempts: unit, success.
+  """
+  return grouped_rate(list(by_robot(rows).values()))
+
+
+def by_robot(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+  """(successes, attempts) of each unit, sorted."""
+  counts: dict[str, list[bool]] = {}
+  for row in rows:
+    counts.setdefault(row["unit"], []).append(bool(row["success"]))
+  return {unit: (sum(one), len(one)) for unit, one in sorted(counts.items())}
+
+
+def grouped_rate(counts: Sequence[tuple[int, int]]) -> Rate:
+  """A rate with a 95 % interval over robots: Student's t of their contributions.
+
+  It holds for few robots too, where redrawing them would promise too much, and is never
+  narrower than over attempts. A single robot says nothing of others: the interval is
+  then over attempts.
+
+  Args:
+    counts: (successes, attempts) of each robot.
+  """
+  counts = [(k, n) for k, n in counts if n]
+  found = rate(sum(k for k, _ in counts), sum(n for _, n in counts))
+  if len(counts) < 2:
+    return found
+  half = _half_width(_residuals(counts))
+  return {
+    **found,
+    "low": max(0.0, min(found["low"], found["rate"] - half)),
+    "high": min(1.0, max(found["high"], found["rate"] + half)),
+    "over": "robots",
+    "groups": len(counts),
   }
+
+
+def _residuals(counts: Sequence[tuple[int, int]]) -> np.ndarray:
+  """[G]: how far each group moves the rate of all from where it is."""
+  successes, attempts = np.asarray(counts, float).T
+  share = successes.sum() / attempts.sum()
+  return (successes - share * attempts) / attempts.sum()
+
+
+def _half_width(residuals: np.ndarray) -> float:
+  """Of the 95 % interval of a sum over groups."""
+  count = len(residuals)
+  error = math.sqrt(count / (count - 1) * float(np.sum(residuals**2)))
+  return float(stats.t.ppf(0.975, count - 1)) * error
 
 
 def rates_by(values: np.ndarray, labels: np.ndarray) -> dict[str, Rate]:
@@ -125,74 +186,30 @@ def reliability(
   )
 
 
-def bootstrap_rate(
-  counts: Sequence[tuple[int, int]], *, num_resamples: int = 10_000, seed: int = 0
-) -> Rate:
-  """A rate whose 95 % interval comes from redrawing groups of attempts.
-
-  Attempts in one bin are not independent, so bins are redrawn, with all their attempts.
-  Redrawing bins that are alike, or a single one, says nothing: the interval is then
-  that of `wilson`.
-
-  Args:
-    counts: (successes, attempts) of each group.
-  """
-  table = np.asarray(counts, float).reshape(-1, 2)
-  successes, attempts = (int(total) for total in table.sum(axis=0))
-  low, high = _redrawn(_share, table, num_resamples, seed)
-  bounds = (low, high) if low < high else wilson(successes, attempts)
-  return _rate(successes, attempts, bounds)
-
-
 def paired_difference(
-  counts: Sequence[tuple[int, int]],
-  base_counts: Sequence[tuple[int, int]],
-  *,
-  num_resamples: int = 10_000,
-  seed: int = 0,
+  counts: Sequence[tuple[int, int]], base_counts: Sequence[tuple[int, int]]
 ) -> tuple[float, float, float]:
-  """Difference of two rates in the same bins, with its 95 % bootstrap interval.
+  """Difference of two rates on the same robots, with its 95 % interval over robots.
 
-  Bins are redrawn, each with the attempts of both policies: what makes a bin hard is
-  hard for both and cancels.
+  What makes a robot, or its bins, hard is hard for both and cancels.
 
   Args:
-    counts, base_counts: (successes, attempts) of each bin, in the same order.
+    counts, base_counts: (successes, attempts) of each robot, in the same order.
 
   Returns:
-    (difference, low, high).
+    (difference, low, high); without width for fewer than two robots.
 
   Raises:
-    ValueError: the policies were not in the same number of bins.
+    ValueError: the policies were not on the same number of robots.
   """
   if len(counts) != len(base_counts) or not counts:
-    raise ValueError(f"{len(counts)} bins against {len(base_counts)}: not paired")
-  table = np.hstack([np.reshape(one, (-1, 2)) for one in (counts, base_counts)])
-  table = table.astype(float)
-
-  def gap(*columns: np.ndarray, axis: int = -1) -> Any:
-    k, n, base_k, base_n = columns
-    return _share(k, n, axis) - _share(base_k, base_n, axis)
-
-  return float(gap(*table.T)), *_redrawn(gap, table, num_resamples, seed)
-
-
-def _share(successes: np.ndarray, attempts: np.ndarray, axis: int = -1) -> Any:
-  return successes.sum(axis) / np.maximum(attempts.sum(axis), 1)
-
-
-def _redrawn(
-  statistic: Callable[..., Any], table: np.ndarray, num_resamples: int, seed: int
-) -> tuple[float, float]:
-  """The 95 % percentile interval from redrawing groups [G, columns]."""
-  if len(table) < 2:
-    value = float(statistic(*table.T)) if len(table) else 0.0
-    return value, value
-  found = stats.bootstrap(
-    table.T, statistic, paired=True, vectorized=True, method="percentile",
-    n_resamples=num_resamples, rng=np.random.default_rng(seed),
-  ).confidence_interval  # fmt: skip
-  return float(found.low), float(found.high)
+    raise ValueError(f"{len(counts)} robots against {len(base_counts)}: not paired")
+  own, base = (np.sum(one, axis=0) for one in (counts, base_counts))
+  gap = float(own[0] / own[1] - base[0] / base[1])
+  half = 0.0
+  if len(counts) > 1:
+    half = _half_width(_residuals(counts) - _residuals(base_counts))
+  return gap, gap - half, gap + half
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:

@@ -26,7 +26,7 @@ from absl import flags
 
 from envs import fleet, protocols
 from experiments import cli, evaluate, statistics
-from experiments.evaluation import cluster, scores, trials
+from experiments.evaluation import cluster, trials
 from experiments.evaluation import conditions as conditions_lib
 from experiments.evaluation import policies as policies_lib
 from experiments.fitting import train_config
@@ -89,16 +89,15 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
   Returns:
     {policy, protocol, condition, name, amount} and a success rate with its 95 %
-    bootstrap interval over bins.
+    interval over robots.
   """
-  cells: dict[tuple[str, str, str], dict[int, list[Mapping[str, Any]]]] = {}
+  cells: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
   for row in rows:
     key = (row["policy"], row["protocol"], row["condition"])
-    cells.setdefault(key, {}).setdefault(row["repetition"], []).append(row)
+    cells.setdefault(key, []).append(row)
   table = []
-  for (policy, protocol, text), bins in cells.items():
+  for (policy, protocol, text), own in cells.items():
     condition = conditions_lib.parse(text)
-    counts = [scores.successes_of(rows) for rows in bins.values()]
     table.append(
       {
         "policy": policy,
@@ -106,7 +105,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         "condition": text,
         "name": condition.name,
         "amount": condition.amount,
-        **statistics.bootstrap_rate(counts),
+        **statistics.over_robots(own),
       }
     )
   return table

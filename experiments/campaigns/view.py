@@ -191,7 +191,8 @@ def _rate(rate: Rate | None, *, interval: bool = False) -> str:
     return ""
   words = f"{100 * rate.rate:.1f} % of {rate.attempts:,}"
   low, high = rate.interval
-  return f"{words} ({100 * low:.0f} to {100 * high:.0f})" if interval else words
+  between = f"95 % over attempts: {100 * low:.0f} to {100 * high:.0f}"
+  return f"{words} ({between})" if interval else words
 
 
 def _training(round_: RoundState) -> str:

@@ -220,7 +220,7 @@ def evaluate() -> ConfigDict:
       # attempts with, 4 of 30 without replacement.
       "with_replacement": {"repetitions": 50, "num_attempts": 4, "num_objects": 6},
       "without_replacement": {"repetitions": 4, "num_attempts": 30, "num_objects": 12},
-      "num_units": 4,  # held-out units, with held-out objects
+      "num_units": 25,  # held-out units, with held-out objects; more say more
       "objects": HELD_OUT,
       "arm": "built_in",
       "num_steps": 5,  # T; the servo may close earlier

@@ -19,11 +19,11 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
     policies: names, in the order of the table.
 
   Returns:
-    policies: {name: {with_replacement: a rate with its Wilson interval,
-      without_replacement: {first: {10: a rate with its bootstrap interval, ...},
+    policies: {name: {with_replacement: a rate with its interval over robots,
+      without_replacement: {first: {10: the same, ...},
       cleared_at: [attempt or None, one a repetition]}}}; rates are of success;
     paired: {name: {protocol: (difference to the rate of the `reference`, low, high)}},
-      for those that were in the same bins;
+      for those that were in the same bins; the interval is over robots;
     detectors: how far labels can be trusted;
     rows: {name: the `cli.tally` of the rows that this was made of}.
   """
@@ -35,8 +35,7 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
   for name in policies:
     with_, without = (bins[name][protocol] for protocol in protocols.NAMES)
     if with_:
-      counts = [successes_of(rows) for rows in with_.values()]
-      summary[name]["with_replacement"] = statistics.rate(*_total(counts))
+      summary[name]["with_replacement"] = statistics.over_robots(_all(with_))
     if without:
       summary[name]["without_replacement"] = _without(without)
   return {
@@ -62,9 +61,8 @@ def by_bin(rows: Iterable[Row], policy: str, protocol: str) -> dict[int, list[Ro
   }
 
 
-def successes_of(rows: Sequence[Row]) -> tuple[int, int]:
-  """(successes, attempts)."""
-  return sum(bool(row["success"]) for row in rows), len(rows)
+def _all(bins: Mapping[int, Sequence[Row]]) -> list[Row]:
+  return [row for rows in bins.values() for row in rows]
 
 
 def reference(policies: Sequence[str]) -> str:
@@ -73,11 +71,11 @@ def reference(policies: Sequence[str]) -> str:
 
 
 def _without(bins: Mapping[int, Sequence[Row]]) -> dict[str, Any]:
-  outcomes = [[bool(row["success"]) for row in rows] for rows in bins.values()]
   first = {}
   for count in protocols.FIRST:
-    lost = protocols.failures(outcomes, count)
-    first[str(count)] = statistics.bootstrap_rate([(n - k, n) for k, n in lost])
+    first[str(count)] = statistics.over_robots(
+      row for rows in bins.values() for row in rows[:count]
+    )
   return {
     "first": first,
     "cleared_at": [
@@ -95,15 +93,11 @@ def _paired(bins: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, Any]:
       others = bins[base][protocol]
       if own and list(own) == list(others):
         counts, base_counts = (
-          [successes_of(rows) for rows in one.values()] for one in (own, others)
+          list(statistics.by_robot(_all(one)).values()) for one in (own, others)
         )
         found = statistics.paired_difference(counts, base_counts)
         table.setdefault(name, {})[protocol] = found
   return table
-
-
-def _total(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-  return sum(k for k, _ in counts), sum(n for _, n in counts)
 
 
 def describe(summary: Mapping[str, Any]) -> str:
@@ -116,7 +110,7 @@ def describe(summary: Mapping[str, Any]) -> str:
        f"{100 * one['low']:.1f} to {100 * one['high']:.1f} %")
       for name, one in rows.items()
     ]  # fmt: skip
-    header = ("policy", "attempts", "success", "95 % interval")
+    header = ("policy", "attempts", "success", f"95 % interval {_over(rows)}")
     parts.append(cli.table(header, cells, (1, 2, 3)))
   if rows := _of(policies, "without_replacement"):
     failed = [
@@ -129,12 +123,19 @@ def describe(summary: Mapping[str, Any]) -> str:
     ]
     first = ("policy", *(f"first {n}" for n in protocols.FIRST), "cleared")
     table = cli.table(first, failed, range(1, len(first)))
-    parts.append(f"Without replacement: failures (95 % interval)\n\n{table}")
+    over = _over(
+      {name: one["first"][str(protocols.FIRST[0])] for name, one in rows.items()}
+    )
+    parts.append(f"Without replacement: failures (95 % interval {over})\n\n{table}")
   return "\n\n".join(parts)
 
 
 def _of(policies: Mapping[str, Any], protocol: str) -> dict[str, Any]:
   return {name: one[protocol] for name, one in policies.items() if protocol in one}
+
+
+def _over(rates: Mapping[str, Mapping[str, Any]]) -> str:
+  return " or ".join(sorted({statistics.said_over(rate) for rate in rates.values()}))
 
 
 def _failures(rate: Mapping[str, Any]) -> str:

@@ -296,6 +296,6 @@ def describe(row: Mapping[str, Any]) -> str:
     elif low is None:
       words = f"{value:.3f}, too few attempts for an interval"
     else:
-      words = f"{value:.3f} (95 % interval {low:.3f} to {high:.3f})"
+      words = f"{value:.3f} (95 % interval over bins: {low:.3f} to {high:.3f})"
     lines.append(f"  AUC, {label}: {words}, {row[f'samples{name}']} samples")
   return "\n".join(lines)

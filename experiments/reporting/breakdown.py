@@ -39,13 +39,12 @@ def by_field(rows: Iterable[Row], field: str) -> Matrix:
 
 
 def _matrix(pairs: Iterable[tuple[str, Row]]) -> Matrix:
-  outcomes: dict[str, dict[str, list[bool]]] = {}
+  found: dict[str, dict[str, list[Row]]] = {}
   for value, row in pairs:
-    by_policy = outcomes.setdefault(value, {})
-    by_policy.setdefault(row["policy"], []).append(bool(row["success"]))
+    found.setdefault(value, {}).setdefault(row["policy"], []).append(row)
   return {
-    value: {name: statistics.rate(sum(one), len(one)) for name, one in by.items()}
-    for value, by in outcomes.items()
+    value: {name: statistics.over_robots(rows) for name, rows in by.items()}
+    for value, by in found.items()
   }
 
 

@@ -12,7 +12,6 @@ from experiments.reporting.evaluated import Evaluated, Evaluation, Sweep, Video
 from experiments.reporting.pages import Table
 from experiments.reporting.results import Results
 
-FEW_BINS = 10  # A bootstrap over fewer promises too much.
 # m, between the pads of an open gripper, see `envs.gripper.opening`.
 _HALF_OPENING = 0.045
 # More than this is left out of the page and named, so that the page still opens.
@@ -40,10 +39,6 @@ def values(results: Results, found: Evaluated) -> dict[str, Any]:
     "sweep": sweep,
     "cards": cards(results, evaluation),
     "findings": words.findings(results.final(), evaluation),
-    "few_bins": {
-      "without_replacement": _few(evaluation, evaluated_lib.WITHOUT),
-      "sweep": sweep and _few(sweep, breakdown.protocol_of(sweep.cells)),
-    },
     **(grasping(evaluation) if evaluation else {}),
     "predictor": predictor(evaluation) if evaluation else None,
     "grasps": grasps(evaluation) if evaluation else None,
@@ -83,7 +78,7 @@ def cards(
     (
       words.percent(rates[name]["rate"]),
       f"success, {policy_names.label(name)}",
-      words.interval(rates[name]["low"], rates[name]["high"]),
+      words.interval(rates[name]),
     )
     for name in policy_names.KINDS
     if name in rates
@@ -92,7 +87,8 @@ def cards(
   if final.get("auc") is not None:
     remark = "0.5 is chance"
     if final.get("auc_low") is not None:
-      remark = f"95 % interval {final['auc_low']:.2f} to {final['auc_high']:.2f}"
+      low, high = final["auc_low"], final["auc_high"]
+      remark = f"95 % interval over bins: {low:.2f} to {high:.2f}"
     made.append((f"{final['auc']:.2f}", "AUC on held-out attempts", remark))
   train = results.datasets.get("train")
   if train and not train.problem:
@@ -125,7 +121,7 @@ def grasping(evaluation: Evaluation) -> dict[str, Any]:
       "policy",
       [(policy_names.label(n), r) for n, r in evaluation.with_replacement.items()],
       "Success with replacement. The units are not those that chose the checkpoint."
-      " Intervals (Wilson) take attempts as independent, though several share a bin.",
+      " An interval over robots says what others like them would do.",
     ),
     "beside_ours": [words.beside_ours(n, evaluation.paired[n]) for n in beside],
     "detectors": tables.detectors(evaluation.detectors),
@@ -133,7 +129,7 @@ def grasping(evaluation: Evaluation) -> dict[str, Any]:
       "property",
       {name: found[name] for name in names_lib.PROPERTIES if name in found},
       evaluation,
-      "Success, 95 % interval (Wilson) and attempts, by a property of the object that"
+      "Success, 95 % interval and attempts, by a property of the object that"
       " was nearest to the fingers when they closed; an object with two properties"
       " counts twice. Both protocols together. What a policy chose to grasp is part of"
       " its figure: the rows do not compare equal tasks.",
@@ -143,12 +139,14 @@ def grasping(evaluation: Evaluation) -> dict[str, Any]:
       "unit",
       dict(sorted(breakdown.by_field(evaluation.rows, "unit").items())),
       evaluation,
-      "Success by unit, none of them trained with. Both protocols together.",
+      "Success by unit, none of them trained with; 95 % intervals over attempts. Both"
+      " protocols together.",
     ),
     "by_family": tables.matrix(
       "nearest object",
       dict(sorted(breakdown.by_field(evaluation.rows, "target_family").items())),
       evaluation,
+      "Success, 95 % interval and attempts.",
     ),
   }
 
@@ -311,7 +309,3 @@ def shown_videos(
 def _arguments(overlay: Mapping[str, Any]) -> dict[str, Any]:
   names = ("pregrasp_image", "image", "pixels", "probabilities", "start", "chosen")
   return {name: overlay[name] for name in names if name in overlay}
-
-
-def _few(found: Evaluation | Sweep | None, protocol: str) -> bool:
-  return found is not None and 0 < found.bins(protocol) < FEW_BINS

@@ -211,10 +211,9 @@ def cell_of(entry: Mapping[str, Any]) -> Cell:
 
 
 def _rate(entry: Mapping[str, Any]) -> Rate:
+  names = ("attempts", "successes", "rate", "low", "high", "over", "groups")
   found = statistics.rate(int(entry["successes"]), int(entry["attempts"]))
-  # Redrawing bins that are alike, or a single one, says nothing: Wilson's, then.
-  low, high = float(entry["low"]), float(entry["high"])
-  return {**found, "low": low, "high": high} if low < high else found
+  return {**found, **{name: entry[name] for name in names if name in entry}}
 
 
 def _read_videos(folder: Path) -> list[Video]:

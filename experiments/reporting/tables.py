@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments import statistics
 from experiments.datasets.distances import RANGES
 from experiments.evaluation import policy_names
 from experiments.reporting import breakdown
@@ -66,14 +67,16 @@ def policies_of_table_1(evaluation: Evaluation) -> list[str]:
 
 
 def share(rate: Rate | None, *, failures: bool = False) -> str | Stacked:
-  """'47.5 %' over '41 to 54 %' and 'N = 200'; '' where there was no attempt."""
+  """'47.5 %' over '41 to 54 %' and 'N = 200, 25 robots'; '' without an attempt."""
   if not rate or not rate["attempts"]:
     return ""
   value, low, high = rate["rate"], rate["low"], rate["high"]
   if failures:
     value, low, high = 1 - value, 1 - high, 1 - low
   between = f"{100 * low:.0f} to {100 * high:.0f} %"
-  return Stacked(f"{100 * value:.1f} %", (between, f"N = {rate['attempts']}"))
+  count = f"N = {rate['attempts']}"
+  count += f", {rate['groups']} robots" if "groups" in rate else ""
+  return Stacked(f"{100 * value:.1f} %", (between, count))
 
 
 def _cleared(attempts: Sequence[int | None]) -> str | Stacked:
@@ -96,6 +99,8 @@ def rates(
     names: of the columns that label a row; each row has as many labels.
   """
   labelled = (names,) if isinstance(names, str) else tuple(names)
+  rows = list(rows)
+  over = " or ".join(sorted({statistics.said_over(rate) for _, rate in rows}))
   cells = [
     [
       *((label,) if isinstance(label, str) else label),
@@ -107,7 +112,7 @@ def rates(
     ]
     for label, rate in rows
   ]
-  header = ("success", "95 % interval", "0 to 100 %", "successes", counted)
+  header = ("success", f"95 % interval {over}", "0 to 100 %", "successes", counted)
   first = len(labelled)
   return Table((*labelled, *header), cells, [first + i for i in (0, 1, 3, 4)], caption)
 
@@ -187,7 +192,7 @@ def ranges(final: Mapping[str, Any]) -> Table:
       between = f"{low:.3f} to {high:.3f}" if known else ""
       rows.append((label, f"{auc:.3f}", between, f"{count:,}" if count else ""))
   return Table(
-    ("commands", "AUC", "95 % interval", "held-out samples"), rows, (1, 2, 3)
+    ("commands", "AUC", "95 % interval over bins", "held-out samples"), rows, (1, 2, 3)
   )
 
 

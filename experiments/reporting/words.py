@@ -26,9 +26,10 @@ def percent(value: float) -> str:
   return f"{100 * value:.0f} %"
 
 
-def interval(low: float, high: float) -> str:
-  """'95 % interval 12 to 31 %'."""
-  return f"95 % interval {100 * low:.0f} to {100 * high:.0f} %"
+def interval(rate: Rate) -> str:
+  """'95 % interval over 25 robots: 12 to 31 %'."""
+  between = f"{100 * rate['low']:.0f} to {100 * rate['high']:.0f} %"
+  return f"95 % interval {statistics.said_over(rate)}: {between}"
 
 
 def capital(text: str) -> str:
@@ -80,7 +81,7 @@ def succeeded(name: str, rate: Rate) -> str:
   return (
     f"{capital(policy_names.label(name))}: {rate['successes']} of {rate['attempts']}"
     f" attempts with replacement succeeded, {percent(rate['rate'])}"
-    f" ({interval(rate['low'], rate['high'])})."
+    f" ({interval(rate)})."
   )
 
 
@@ -93,13 +94,14 @@ def against(
   """One policy's rate against another's, and what the interval allows to say.
 
   Args:
-    paired: (difference, low, high) of the other's rate to this one in the same bins;
-      without it, and where it has no width, they are taken as independent.
+    paired: (difference, low, high) of the other's rate to this one in the same bins,
+      over robots; without it, and where it has no width, attempts are taken as
+      independent.
   """
-  where = ""
+  where, over = "", "attempts"
   if paired and paired[1] < paired[2]:
     gap, low, high = -paired[0], -paired[2], -paired[1]
-    where = " in the same bins"
+    where, over = " in the same bins", "robots"
   else:
     gap, low, high = statistics.difference(
       rate["successes"], rate["attempts"], base["successes"], base["attempts"]
@@ -113,16 +115,15 @@ def against(
   )
   return (
     f"Against {policy_names.label(base_name)} ({base['successes']} of"
-    f" {base['attempts']}, {percent(base['rate'])}): {points(gap, low, high)}{where}"
-    f"{verdict}"
+    f" {base['attempts']}, {percent(base['rate'])}):"
+    f" {points(gap, low, high, over)}{where}{verdict}"
   )
 
 
-def points(gap: float, low: float, high: float) -> str:
-  """'+12 points (95 % interval -1 to +25)'."""
-  return (
-    f"{100 * gap:+.0f} points (95 % interval {100 * low:+.0f} to {100 * high:+.0f})"
-  )
+def points(gap: float, low: float, high: float, over: str) -> str:
+  """'+12 points (95 % interval over robots: -1 to +25)'."""
+  between = f"{100 * low:+.0f} to {100 * high:+.0f}"
+  return f"{100 * gap:+.0f} points (95 % interval over {over}: {between})"
 
 
 def beside_ours(name: str, paired: Mapping[str, tuple[float, float, float]]) -> str:
@@ -133,10 +134,10 @@ def beside_ours(name: str, paired: Mapping[str, tuple[float, float, float]]) -> 
   """
   said = []
   for protocol, (gap, low, high) in paired.items():
-    words = f"{100 * gap:+.0f} points, from bins too few or too alike for an interval"
+    words = f"{100 * gap:+.0f} points, from robots too few or too alike for an interval"
     if low < high:
       verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-      words = f"{points(gap, low, high)}, {verdict}"
+      words = f"{points(gap, low, high, 'robots')}, {verdict}"
     said.append(f"{words}, {protocol.replace('_', ' ')}")
   return f"{capital(policy_names.label(name))}: {'; '.join(said)}."
 
@@ -156,7 +157,9 @@ def prediction(final: Mapping[str, Any]) -> str:
     if high < 0.5
     else "not shown to be better than chance"
   )
-  said += f" (95 % interval {low:.3f} to {high:.3f}; 0.5 is chance): {verdict}."
+  said += (
+    f" (95 % interval over bins: {low:.3f} to {high:.3f}; 0.5 is chance): {verdict}."
+  )
   if final.get("evaluations", 1) > 1:
     said += (
       f" The weights are those of step {final['step']}, the best of"

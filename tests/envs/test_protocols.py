@@ -45,13 +45,6 @@ def test_sizes_that_make_no_sense_are_named(sizes, words):
     protocols.Protocol(*sizes)
 
 
-def test_failures_over_the_first_attempts():
-  # 12 attempts with two failures; a bin that was empty after 3; one of failures only.
-  outcomes = [[True] * 9 + [False, True, False], [True, False, True], [False] * 40]
-  assert protocols.failures(outcomes, 10) == ((1, 10), (1, 3), (10, 10))
-  assert protocols.failures(outcomes, 30) == ((2, 12), (1, 3), (30, 30))
-
-
 def test_when_a_bin_was_cleared():
   assert protocols.cleared_at([3, 2, 2, 0]) == 4
   assert protocols.cleared_at([0]) == 1

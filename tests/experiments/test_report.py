@@ -248,7 +248,8 @@ def test_the_page_shows_every_part(page):
   for words in (
     "34.2 %",  # 41 of 120
     "26.3 to 43.0 %",  # Wilson
-    "65.8 %<small>57 to 74 %</small><small>N = 120</small>",  # the same as failures
+    # The same as failures.
+    "65.8 %<small>57 to 74 %</small><small>N = 120, 3 robots</small>",
     "69.0 %<small>N = 100</small>",  # the paper's random motions
     "1 of 2<small>after 10</small>",  # bins cleared
     "camera moved",
@@ -284,7 +285,8 @@ def test_wide_tables_scroll_within_the_page(page):
 
 def test_the_markdown_has_the_tables_of_the_page(page, text):
   row = (
-    r"\| servo \(ours\) +\| +20.0 % \(N = 100\) \| 65.8 % \(57 to 74 %, N = 120\) \|"
+    r"\| servo \(ours\) +\| +20.0 % \(N = 100\) \|"
+    r" 65.8 % \(57 to 74 %, N = 120, 3 robots\) \|"
   )
   assert re.search(row, text)
   shown = re.findall(r"<h2>(.*?)</h2>", page)
@@ -435,7 +437,11 @@ def test_a_row_of_another_version_is_named(tmp_path, make_row):
 @pytest.mark.parametrize(
   ("servo", "randomly", "expected"),
   [
-    ((90, 120), (24, 120), "+55 points (95 % interval +43 to +64); it grasps better"),
+    (
+      (90, 120),
+      (24, 120),
+      "(95 % interval over attempts: +43 to +64); it grasps better",
+    ),
     ((27, 120), (24, 120), "does not show that it grasps better"),
     ((2, 120), (24, 120), "it grasps worse"),
   ],
@@ -448,7 +454,9 @@ def test_the_comparison_says_what_the_interval_allows(servo, randomly, expected)
 def test_the_same_bins_are_compared_where_they_are_known():
   ours, theirs = statistics.rate(60, 120), statistics.rate(48, 120)
   said = words_lib.against(ours, "open_loop", theirs, paired=(-0.1, -0.16, -0.04))
-  assert "+10 points (95 % interval +4 to +16) in the same bins; it" in said
+  assert (
+    "+10 points (95 % interval over robots: +4 to +16) in the same bins; it" in said
+  )
   # One bin has no spread, and says nothing about others.
   said = words_lib.against(ours, "open_loop", theirs, paired=(-0.1, -0.1, -0.1))
   assert "same bins" not in said and "-3 to +22" in said

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import cli, statistics
 from hand_eye import losses
@@ -24,7 +25,8 @@ def test_wilson_equals_published_examples(successes, attempts, low, high):
 def test_a_rate_is_an_entry_of_a_table():
   low, high = statistics.wilson(3, 12)
   assert statistics.rate(3, 12) == {
-    "attempts": 12, "successes": 3, "rate": 0.25, "low": low, "high": high
+    "attempts": 12, "successes": 3, "rate": 0.25, "low": low, "high": high,
+    "over": "attempts",
   }  # fmt: skip
   assert statistics.rate(0, 0)["rate"] == 0.0
 
@@ -53,6 +55,59 @@ def test_difference_equals_newcombes_published_example():
   gap, low, high = statistics.difference(56, 70, 48, 80)
   assert gap == pytest.approx(0.2)
   assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_an_interval_over_robots_is_students_t_of_their_rates():
+  # The same number of attempts each: the rates of the robots are plain draws.
+  counts = [(63, 100), (44, 100), (35, 100), (35, 100)]
+  found = statistics.grouped_rate(counts)
+  rates = np.array([k / n for k, n in counts])
+  error = rates.std(ddof=1) / 2
+  expected = stats.t.interval(0.95, 3, rates.mean(), error)
+  assert (found["low"], found["high"]) == pytest.approx(expected)
+  assert found["low"] < 0.25 and found["high"] > 0.64
+  assert statistics.said_over(found) == "over 4 robots"
+  # Over attempts it would promise too much.
+  low, high = statistics.wilson(177, 400)
+  assert high - low < 0.4 * (found["high"] - found["low"])
+
+
+def test_an_interval_over_robots_covers_95_percent_where_one_over_attempts_does_not():
+  rng = np.random.default_rng(0)
+  covered = {"robots": 0, "attempts": 0}
+  for _ in range(400):
+    successes = rng.binomial(20, rng.beta(4, 4, 8))
+    robots = statistics.grouped_rate([(int(k), 20) for k in successes])
+    attempts = statistics.rate(int(successes.sum()), 160)
+    covered["robots"] += robots["low"] < 0.5 < robots["high"]
+    covered["attempts"] += attempts["low"] < 0.5 < attempts["high"]
+  assert covered["robots"] > 370 and covered["attempts"] < 320
+
+
+@pytest.mark.parametrize("counts", [[(3, 10)], [(0, 10)] * 4, [(5, 10)] * 3, []])
+def test_robots_that_are_alike_have_the_interval_of_their_attempts(counts):
+  found = statistics.grouped_rate(counts)
+  expected = statistics.rate(sum(k for k, _ in counts), sum(n for _, n in counts))
+  assert {name: found[name] for name in expected if name != "over"} == {
+    name: value for name, value in expected.items() if name != "over"
+  }
+  assert found["over"] == ("robots" if len(counts) > 1 else "attempts")
+
+
+def test_a_paired_difference_cancels_what_makes_a_robot_hard():
+  rng = np.random.default_rng(0)
+  ease = rng.integers(0, 9, 60)
+  ours = [(int(k) + 1, 10) for k in ease]
+  base = [(int(k), 10) for k in ease]
+  gap, low, high = statistics.paired_difference(ours, base)
+  assert (gap, low, high) == pytest.approx((0.1, 0.1, 0.1))
+  with pytest.raises(ValueError, match="not paired"):
+    statistics.paired_difference(ours, base[:-1])
+  better = [(int(k), 10) for k in rng.integers(2, 9, 12)]
+  worse = [(int(k), 10) for k in rng.integers(0, 6, 12)]
+  rates = np.array(better)[:, 0] / 10 - np.array(worse)[:, 0] / 10
+  expected = stats.t.interval(0.95, 11, rates.mean(), rates.std(ddof=1) / np.sqrt(12))
+  assert statistics.paired_difference(better, worse)[1:] == pytest.approx(expected)
 
 
 def test_auc_counts_ties_one_half():

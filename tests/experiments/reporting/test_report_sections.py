@@ -145,7 +145,7 @@ def test_an_object_counts_for_each_of_its_properties(make_row):
 
 def test_policies_in_the_same_bins_are_compared_in_words(make_row):
   rows = [
-    make_row(name, i % 4 < hits, repetition=i // 4)
+    make_row(name, i % 4 < hits, repetition=i // 4, unit=f"held_out-{i // 4}")
     for name, hits in (("servo", 3), ("servo:no_raise", 3), ("open_loop", 1))
     for i in range(80)
   ]
