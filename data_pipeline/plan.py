@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import files, records
+from data_pipeline.schema import READ_VERSIONS
 
 # Every dataset has this one split; held-out data is a dataset of its own.
 SPLIT = "train"
@@ -293,7 +294,7 @@ def _to_shard(content: dict[str, Any]) -> Shard:
 
 def _to_plan(path: Path, content: dict[str, Any]) -> Plan:
   found = content.get("schema_version")
-  if found != records.SCHEMA_VERSION:
+  if found not in READ_VERSIONS:
     if isinstance(found, int) and found > records.SCHEMA_VERSION:
       remedy = "it was written by a newer version of the program: install that one"
     else:
@@ -302,8 +303,8 @@ def _to_plan(path: Path, content: dict[str, Any]) -> Plan:
         "collect the dataset again"
       )
     raise DatasetError(
-      f"{path} is of schema version {found}, this program reads version "
-      f"{records.SCHEMA_VERSION}; {remedy}"
+      f"{path} is of schema version {found}, this program reads versions "
+      f"{' and '.join(map(str, READ_VERSIONS))}; {remedy}"
     )
   try:
     return Plan(**content)

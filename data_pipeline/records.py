@@ -36,6 +36,7 @@ JPEG_QUALITY = 95
 # Keys of the Example that RLDS names for us.
 _PREGRASP = "pregrasp_image"
 _OBJECTS = "objects"
+_UNKNOWN = "unknown"  # since version 2
 _IMAGE = "steps/observation/image"
 _POSE = "steps/observation/pose"
 _ACTION = "steps/action"
@@ -82,6 +83,7 @@ def features(frame_size: int) -> tfds.features.FeaturesDict:
       _PREGRASP: image,
       "steps": tfds.features.Dataset(step),
       _OBJECTS: tfds.features.Sequence(text()),
+      _UNKNOWN: tfds.features.Sequence(text()),
       **{name: scalar(np.bool_) for name in schema.BOOLS},
       **{name: scalar(np.float32) for name in schema.FLOATS},
       **{name: scalar(np.int64) for name in schema.INTS},
@@ -94,7 +96,7 @@ def encode(record: AttemptRecord) -> bytes:
   """Validates an attempt and serializes it, byte for byte the same each time.
 
   Args:
-    record: the attempt; every field of AttemptRecord is required.
+    record: the attempt; what only a simulator knows may be missing.
 
   Returns:
     The serialized tf.train.Example that `features(H)` describes.
@@ -104,6 +106,7 @@ def encode(record: AttemptRecord) -> bytes:
       finite, or not a command.
   """
   validate(record)
+  values = schema.complete(record)
   num_steps = len(record["images"])
   last = np.arange(num_steps) == num_steps - 1
   fields: dict[str, tf_feature_pb2.Feature] = {
@@ -116,9 +119,9 @@ def encode(record: AttemptRecord) -> bytes:
     _IS_FIRST: _ints(np.arange(num_steps) == 0),
     _IS_LAST: _ints(last),
     _IS_TERMINAL: _ints(last),
-    _OBJECTS: _bytes([name.encode() for name in record["objects"]]),
+    _OBJECTS: _bytes([name.encode() for name in values["objects"]]),
+    _UNKNOWN: _bytes([name.encode() for name in values["unknown"]]),
   }
-  values: dict[str, Any] = dict(record)
   fields.update({name: _ints(values[name]) for name in schema.BOOLS + schema.INTS})
   fields.update({name: _floats(values[name]) for name in schema.FLOATS})
   fields.update({name: _bytes([values[name].encode()]) for name in schema.TEXTS})
@@ -138,7 +141,9 @@ def decode(data: bytes, *, images: bool) -> dict[str, Any]:
 
   Returns:
     The fields of AttemptRecord. Texts, numbers and arrays are as they were
-    written; images differ by JPEG's loss.
+    written; images differ by JPEG's loss. Fields that were not known hold what
+    `schema.complete` put there and are named in `unknown`, which is left out where all
+    were known.
 
   Raises:
     RecordError: the bytes are not an attempt of this schema.
@@ -152,6 +157,8 @@ def decode(data: bytes, *, images: bool) -> dict[str, Any]:
       "commands": action.reshape(-1, 5),
       "objects": [name.decode() for name in fields[_OBJECTS].bytes_list.value],
     }
+    if _UNKNOWN in fields and fields[_UNKNOWN].bytes_list.value:
+      record["unknown"] = [n.decode() for n in fields[_UNKNOWN].bytes_list.value]
     for name in schema.BOOLS:
       record[name] = bool(fields[name].int64_list.value[0])
     for name in schema.FLOATS:

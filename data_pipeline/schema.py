@@ -1,12 +1,15 @@
 """The one schema of a grasp attempt: its fields, and what is wrong with a record."""
 
-from collections.abc import Iterator
-from typing import Any, TypedDict
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 # Raised whenever a record of before could be misread; written into every dataset.
-SCHEMA_VERSION = 1
+# 2: fields that only a simulator knows are optional.
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
 
 NULL_COMMAND = np.array([0, 0, 0, 0, 1], np.float32)
 
@@ -27,6 +30,15 @@ TEXTS = (
 )
 
 
+# What only a simulator knows, and what stands in its place; see `complete`.
+OPTIONAL: Mapping[str, Any] = {
+  "simulator_truth": False,
+  "scene_seed": 0,
+  "objects": [],
+  "grasped": "",
+}
+
+
 class RecordError(ValueError):
   """A record breaks the schema; the message names field, found and expected."""
 
@@ -45,18 +57,36 @@ class AttemptRecord(TypedDict):
   success: bool  # The label, from gripper reading and drop test.
   gripper_reading: float  # Finger opening after lifting, metres.
   drop_test: bool  # Whether the images before and after dropping differ.
-  simulator_truth: bool  # What the simulator knows; never trained on.
+  simulator_truth: NotRequired[bool]  # What the simulator knows; never trained on.
   table_height: float  # Metres, robot base frame.
   unit: str  # The robot, by name.
-  scene_seed: int  # int64: gives objects and their arrangement.
+  scene_seed: NotRequired[int]  # int64: gives objects and their arrangement.
   attempt_seed: int  # int64: number of the attempt in its scene; with it, its draws.
   attempt_id: str  # Unique within a dataset.
-  objects: list[str]  # Names of the object instances in the bin.
-  grasped: str  # Name of the object instance held at the end; '' if none.
+  objects: NotRequired[list[str]]  # Names of the object instances in the bin.
+  grasped: NotRequired[str]  # Name of the object instance held at the end; '' if none.
   policy: str
   policy_version: str
   round: int  # int64: one collection with one version of the network.
   software: str  # JSON of the versions of the software that made the attempt.
+  unknown: NotRequired[list[str]]  # Fields of OPTIONAL that nobody knew.
+
+
+def complete(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The record with all fields, and in `unknown` those that it came without.
+
+  An unknown scene is one of its own: its seed is a checksum of what was seen, so that
+  attempts are neither taken for repeated ones nor for such in one bin.
+  """
+  given = set(record.get("unknown", ()))
+  unknown = sorted(given | (OPTIONAL.keys() - record.keys()))
+  whole = {**OPTIONAL, **record, "unknown": unknown}
+  if "scene_seed" in unknown and "scene_seed" not in record:
+    digest = hashlib.sha256()
+    for name in ("pregrasp_image", "images", "poses"):
+      digest.update(np.ascontiguousarray(record.get(name, 0)).tobytes())
+    whole["scene_seed"] = int.from_bytes(digest.digest()[:7], "big")
+  return whole
 
 
 def validate(record: AttemptRecord) -> None:
@@ -73,11 +103,15 @@ def validate(record: AttemptRecord) -> None:
 
 def _problems(record: dict[str, Any]) -> Iterator[str]:
   """Yields what is wrong with a record; later checks rely on earlier ones."""
-  expected = AttemptRecord.__required_keys__
-  if missing := sorted(expected - record.keys()):
+  required = AttemptRecord.__required_keys__
+  if missing := sorted(required - record.keys()):
     yield f"fields missing: {missing}"
-  if unknown := sorted(record.keys() - expected):
-    yield f"unknown fields {unknown}, known are {sorted(expected)}"
+  known = required | AttemptRecord.__optional_keys__
+  if unknown := sorted(record.keys() - known):
+    yield f"unknown fields {unknown}, known are {sorted(known)}"
+  record = complete(record)
+  if wrong_names := sorted(set(record["unknown"]) - OPTIONAL.keys()):
+    yield f"unknown names {wrong_names}, expected some of {sorted(OPTIONAL)}"
 
   pregrasp, images = record["pregrasp_image"], record["images"]
   yield from _array_problems("pregrasp_image", pregrasp, np.uint8, (None, None, 3))

@@ -23,7 +23,7 @@ from array_record.python.array_record_module import (
 )
 
 from data_pipeline import attempts as attempts_lib
-from data_pipeline import files, records
+from data_pipeline import files, records, schema
 from data_pipeline import index as index_lib
 from data_pipeline import plan as plan_lib
 
@@ -112,7 +112,7 @@ class ShardWriter:
     except Exception as error:
       raise self._cannot_write(error) from error
     self._ids.add(attempt_id)
-    fields: dict[str, Any] = dict(attempt)
+    fields = schema.complete(attempt)
     self._rows.append({name: fields[name] for name in attempts_lib.FIELDS})
 
   def __enter__(self) -> "ShardWriter":

@@ -196,9 +196,13 @@ def _unknown(
 ) -> tuple[frozenset[str], frozenset[str]]:
   """Fields of which all, and of which some attempts say that they mean nothing.
 
-  Importers say so of what their source does not know.
+  Records say so of what only a simulator knows, importers of what their source does
+  not know.
   """
-  named = [frozenset(record["origin"].get("unknown", [])) for record in looked_at]
+  named = [
+    frozenset((*record["origin"].get("unknown", []), *record.get("unknown", [])))
+    for record in looked_at
+  ]
   if not named:
     return frozenset(), frozenset()
   everywhere = frozenset.intersection(*named)

@@ -110,7 +110,7 @@ def test_another_schema_version_is_refused(breakable):
   manifest = json.loads(path.read_text())
   manifest["plan"]["schema_version"] = 99
   path.write_text(json.dumps(manifest))
-  message = "schema version 99, this program reads version 1; .* newer version"
+  message = "schema version 99, this program reads versions 1 and 2; .* newer version"
   with pytest.raises(plan_lib.DatasetError, match=message):
     source.open_dataset(breakable)
   manifest["plan"]["schema_version"] = 0
