@@ -74,4 +74,4 @@ def write_dataset(
 def _named(attempt: Mapping[str, Any], number: int) -> AttemptRecord:
   unit = attempt.get("unit", "unit")
   named = {"attempt_seed": number, "attempt_id": f"{unit}-{number:06d}"}
-  return {**_DEFAULTS, **named, **attempt}  # type: ignore[typeddict-item,return-value]
+  return {**_DEFAULTS, **named, **attempt}  # type: ignore[typeddict-item]

@@ -4,8 +4,9 @@ The bin stays as it is from attempt to attempt. Poses and commands are in the ro
 base frame, m and rad; see DESIGN words in WORKSPACE.md.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mujoco
 import numpy as np
@@ -19,12 +20,7 @@ from envs.gripper import CLOSING_TORQUE, OPENING_TORQUE, TOOL_LENGTH
 from envs.objects import ObjectSpec
 from envs.rendering import Renderer
 from envs.scene import Scene, build_scene, object_positions
-from envs.success import (
-  TEST_IMAGE_SIZE,
-  drop_test_says_grasped,
-  lifted_objects,
-  reading_says_grasped,
-)
+from envs.success import TEST_IMAGE_SIZE, label, lifted_objects
 from envs.units import BIN_CENTRE, Unit
 
 # Folded back beside the camera's view: what I0 is taken from.
@@ -78,6 +74,7 @@ class GraspEnv:
     self.controller = Controller(self.scene, self.data)
     self.strays_returned = 0
     self._taken: list[int] = []
+    self._lifted_yaw = 0.0
     self._renderer = Renderer(self.scene.model)
     self._frame_size = frame_size
 
@@ -97,10 +94,14 @@ class GraspEnv:
 
   def begin(self, rng: np.random.Generator) -> np.ndarray:
     """Clears the view, waits, and takes the pregrasp image I0, uint8[H, W, 3]."""
+    self.clear_view(rng)
+    return self.image()
+
+  def clear_view(self, rng: np.random.Generator) -> None:
+    """Opens the gripper, leaves the view, and puts strays back into the bin."""
     self._retract()
     self.return_strays(rng)
     self._settle(longest=2.5)
-    return self.image()
 
   def approach(self, pose: np.ndarray) -> None:
     """Brings the open gripper to the attempt's first pose [4] from above."""
@@ -147,7 +148,10 @@ class GraspEnv:
     The target is clipped to the workspace, as a robot's own safety limits would.
     """
     low, high = self.unit.workspace()
-    target = np.clip(apply_command(self.pose(), command), low, high)
+    self.actuate(np.clip(apply_command(self.pose(), command), low, high), rng)
+
+  def actuate(self, target: np.ndarray, rng: np.random.Generator) -> None:
+    """Moves to a pose [4], as well as this unit's actuation does."""
     actuation = self.unit.actuation
     error = np.asarray(actuation.bias) + rng.normal(size=4) * actuation.noise
     self.controller.move_to(target + error)
@@ -157,38 +161,56 @@ class GraspEnv:
 
     What it holds is let go over a random place of the bin, where it stays.
     """
-    controller = self.controller
-    controller.drive(CLOSING_TORQUE, 0.4)
-    start = controller.pose()
+    self.close_gripper()
+    self.lift()
+    reading = self.controller.gripper_reading()
+    lifted = lifted_objects(self.scene, self.data)
+    test_size = self.test_image_size()
+    before = self.image(test_size)
+    low, high = self.unit.workspace()
+    with self.released(rng.uniform(low[:2], high[:2])):
+      success, dropped = label(reading, before, self.image(test_size))
+    return Outcome(
+      gripper_reading=float(reading),
+      drop_test=dropped,
+      success=success,
+      simulator_truth=bool(lifted),
+      grasped=self.scene.objects[lifted[0]].name if lifted else "",
+      held=tuple(lifted),
+    )
+
+  def test_image_size(self) -> int:
+    """Pixels of the drop test's images."""
+    return min(self._frame_size, TEST_IMAGE_SIZE)
+
+  def close_gripper(self) -> None:
+    self.controller.drive(CLOSING_TORQUE, 0.4)
+
+  def lift(self) -> None:
+    """Straight up, and out of view with whatever the gripper holds."""
+    x, y, _, yaw = self.pose().astype(np.float64)
     floor = self.unit.table_height
-    controller.move_to([start[0], start[1], floor + LIFT_HEIGHT, start[3]])
-    controller.move_to([*DROP_XY, floor + DROP_HEIGHT, start[3]])
+    self.controller.move_to([x, y, floor + LIFT_HEIGHT, yaw])
+    self.controller.move_to([*DROP_XY, floor + DROP_HEIGHT, yaw])
     # What was knocked over or slipped out comes to rest, or it would look as if it
     # had been dropped between the two images. What rolls slowly stands still for a
     # moment: one look is not enough.
     self._settle(longest=2.5, looks=3)
-    reading = controller.gripper_reading()
-    lifted = lifted_objects(self.scene, self.data)
-    test_size = min(self._frame_size, TEST_IMAGE_SIZE)
-    before, holding = self.image(test_size), controller.configuration()
-    low, high = self.unit.workspace()
-    over = rng.uniform(low[:2], high[:2])
-    controller.move_to([*over, floor + RELEASE_HEIGHT, start[3]], CARRY_SPEED)
+    self._lifted_yaw = yaw
+
+  @contextlib.contextmanager
+  def released(self, over: np.ndarray) -> Iterator[None]:
+    """Lets go over (x, y); in the block the arm looks as it did before, lifted."""
+    controller, floor = self.controller, self.unit.table_height
+    holding = controller.configuration()
+    controller.move_to([*over, floor + RELEASE_HEIGHT, self._lifted_yaw], CARRY_SPEED)
     controller.drive(-OPENING_TORQUE, 0.3)
     self._retract()
     self._settle(longest=1.2)
     opened = controller.configuration()
     controller.restore(holding)  # the arm's shadow is then the same in both images
-    dropped = drop_test_says_grasped(before, self.image(test_size))
+    yield
     controller.restore(opened)
-    return Outcome(
-      gripper_reading=float(reading),
-      drop_test=dropped,
-      success=bool(reading_says_grasped(reading) or dropped),
-      simulator_truth=bool(lifted),
-      grasped=self.scene.objects[lifted[0]].name if lifted else "",
-      held=tuple(lifted),
-    )
 
   def take_away(self, indices: Sequence[int]) -> None:
     """Removes objects from the bin for good, to where no camera looks."""

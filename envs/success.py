@@ -33,6 +33,12 @@ def drop_test_says_grasped(before: np.ndarray, after: np.ndarray) -> bool:
   return int(np.sum(difference > CHANGE_LEVEL)) >= CHANGED_CELLS
 
 
+def label(reading: float, before: np.ndarray, after: np.ndarray) -> tuple[bool, bool]:
+  """(success, what the drop test says): either method suffices."""
+  dropped = drop_test_says_grasped(before, after)
+  return bool(reading_says_grasped(reading) or dropped), dropped
+
+
 def _cell_means(image: np.ndarray) -> np.ndarray:
   side = max(1, image.shape[0] // GRID)
   rows, columns = image.shape[0] // side, image.shape[1] // side

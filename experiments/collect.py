@@ -7,6 +7,8 @@ Writes a TFDS dataset to <workdir>/<name>/1.0.0. The same command goes on with a
 collection that was interrupted; the same config gives the same attempts, byte for
 byte, whatever the number of workers.
 
+--robot=my_robot:make collects with a robot of your own (envs/robots.py).
+
 Several machines fill one dataset in a shared folder with the same command and
 --worker_index=0 (1, 2, ...) --worker_count=3; the last one declares it finished.
 """
@@ -22,6 +24,7 @@ from data_pipeline import finish, writer
 from data_pipeline import plan as plan_lib
 from envs import fleet, objects, rollout, units
 from experiments import cli
+from experiments.control import own_robot
 from experiments.datasets import shard_tasks
 from experiments.evaluation import policies
 from experiments.evaluation.seeds import Purpose, scene_seed
@@ -141,13 +144,7 @@ def collect(
     raise cli.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
   settings = cli.build(CollectConfig, config["collect"], "collect")
   network = train_config.build_network(config["network"])
-  # A folder may not be there yet; names have no slash.
-  is_folder = "/" in policy or Path(policy).is_dir()
-  spec = (
-    policies.servo_spec(policy, config["servo"], network, flag="policy")
-    if is_folder
-    else policies.choose(policy, config, policies.Networks())
-  )
+  spec = _policy_spec(config, policy)
   scenes = plan_scenes(settings, name, network.frame_size, round_number)
   shards = [
     tuple(scenes[i : i + settings.scenes_per_shard])
@@ -226,8 +223,51 @@ def plan_scenes(
   return scenes
 
 
+def collect_robot(
+  robot: str,
+  config: Mapping[str, Any],
+  workdir: str | Path,
+  name: str,
+  *,
+  policy: str = "random",
+  round_number: int = 0,
+) -> Path:
+  """Collects with a robot of one's own, `module:factory`; see `own_robot.collect`.
+
+  Of section `collect`, num_attempts (num_held_out for `held_out`), num_steps and seed
+  count.
+  """
+  settings = cli.build(CollectConfig, config["collect"], "collect")
+  spec = _policy_spec(config, policy)
+  with own_robot.opened(robot) as cell:
+    return own_robot.collect(
+      cell,
+      policies.make_policy(spec),
+      workdir,
+      name,
+      policy_name=spec.label,
+      policy_version=spec.version,
+      round_number=round_number,
+      num_attempts=settings.num_held_out
+      if name == "held_out"
+      else settings.num_attempts,
+      num_steps=settings.num_steps,
+      seed=settings.seed,
+    )
+
+
+def _policy_spec(config: Mapping[str, Any], policy: str) -> policies.PolicySpec:
+  network = train_config.build_network(config["network"])
+  # A folder may not be there yet; names have no slash.
+  is_folder = "/" in policy or Path(policy).is_dir()
+  if is_folder:
+    return policies.servo_spec(policy, config["servo"], network, flag="policy")
+  return policies.choose(policy, config, policies.Networks())
+
+
 def define_flags() -> None:
   cli.define_config()
+  own_robot.define_flags()
   flags.DEFINE_string("workdir", "", "Folder of datasets.")
   flags.DEFINE_enum("name", "train", sorted(GROUPS), "Which dataset to collect.")
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
@@ -251,6 +291,17 @@ def main(_: Sequence[str]) -> None:
     args.config.collect[field] = args.objects
   if args.arm:
     args.config.collect.arm = args.arm
+  if args.robot:
+    directory = collect_robot(
+      args.robot,
+      args.config,
+      args.workdir,
+      args.name,
+      policy=args.policy,
+      round_number=args.round,
+    )
+    print(f"Dataset: {directory}")
+    return
   directory = collect(
     args.config,
     args.workdir,

@@ -8,6 +8,9 @@ Both protocols: with replacement, where what was grasped goes back into the bin,
 without. Every policy gets the same bins from the same seeds. Writes rows.jsonl (a row
 an attempt), summary.json, videos/, overlay.npz and units.png; the same command
 continues where it was. `experiments.sweep` does so under many conditions.
+
+--stop_when_decided compares two policies with no more bins than it takes;
+--robot=my_robot:make measures on a robot of your own (envs/robots.py).
 """
 
 import dataclasses
@@ -19,7 +22,8 @@ from absl import flags
 
 from envs import fleet, objects, protocols, rollout, units
 from experiments import cli
-from experiments.evaluation import conditions, policy_names, scores
+from experiments.control import own_robot
+from experiments.evaluation import conditions, policy_names, scores, sequential
 from experiments.evaluation import policies as policies_lib
 from experiments.evaluation import trials as trials_lib
 from experiments.evaluation.seeds import Purpose, scene_seed
@@ -104,6 +108,8 @@ def evaluate(
   networks: policies_lib.Networks,
   workdir: str | Path,
   runner: trials_lib.Runner = fleet.map_unordered,
+  *,
+  stop_when_decided: bool = False,
 ) -> dict[str, Any]:
   """Evaluates, or continues an evaluation.
 
@@ -112,6 +118,8 @@ def evaluate(
     networks: of the learned policies; the best checkpoints are used.
     workdir: where the results go.
     runner: of the trials, see `trials.run`.
+    stop_when_decided: of two policies, make no more bins than it takes to tell which
+      is better, see `sequential`.
 
   Returns:
     The content of summary.json.
@@ -120,6 +128,11 @@ def evaluate(
     UserError, CheckpointError: an input cannot be used.
   """
   settings = build_config(config["evaluate"])
+  if stop_when_decided and len(settings.policies) != 2:
+    raise cli.UserError(
+      f"--stop_when_decided compares two policies, found {len(settings.policies)}:"
+      f" {', '.join(settings.policies)}; name two with --policies"
+    )
   frame_size = train_config.build_network(config["network"]).frame_size
   specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
   trials = plan(settings, specs, conditions.NOTHING, frame_size)
@@ -129,10 +142,17 @@ def evaluate(
     cli.check_same(
       workdir / "config.json", facts, "an evaluation", growing=("policies",)
     )
-    rows = trials_lib.run(
-      trials, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
-    )
+    rows: list[dict[str, Any]] = []
+    for some in _parts(trials) if stop_when_decided else [trials]:
+      rows = trials_lib.run(
+        some, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
+      )
+      if stop_when_decided and sequential.over_bins(rows, *settings.policies).decided:
+        break
     summary = scores.summarise(rows, settings.policies)
+    if len(settings.policies) == 2:
+      test = sequential.over_bins(rows, *settings.policies)
+      summary["comparison"] = test.to_json(*settings.policies)
     write_summary(workdir, summary, facts)
     servos = [s for s in specs if policy_names.parse(s.name).is_servo]
     if servos and rows:
@@ -148,6 +168,41 @@ def evaluate(
       )
   _draw_units(settings, workdir / "units.png")
   return summary
+
+
+def _parts(trials: Sequence[trials_lib.Trial]) -> list[list[trials_lib.Trial]]:
+  """Ever more of the trials: with each part, some more bins of all policies."""
+  bins = dict.fromkeys((trial.protocol, trial.first) for trial in trials)
+  wanted: set[tuple[str, int]] = set()
+  parts = []
+  for one in bins:
+    wanted.add(one)
+    parts.append([t for t in trials if (t.protocol, t.first) in wanted])
+  return parts
+
+
+def evaluate_robot(
+  robot: str,
+  config: Mapping[str, Any],
+  networks: policies_lib.Networks,
+  workdir: str | Path,
+) -> dict[str, Any]:
+  """Measures the policies on a robot of one's own, see `own_robot.evaluate`.
+
+  Each makes as many attempts as the config's protocol with replacement asks for.
+  """
+  settings = build_config(config["evaluate"])
+  usual = settings.with_replacement
+  specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
+  with own_robot.opened(robot) as cell:
+    return own_robot.evaluate(
+      cell,
+      {spec.name: policies_lib.make_policy(spec) for spec in specs},
+      workdir,
+      num_attempts=usual.repetitions * usual.num_attempts,
+      num_steps=settings.num_steps,
+      seed=settings.seed,
+    )
 
 
 def identity(
@@ -248,7 +303,8 @@ def _draw_units(settings: EvaluateConfig, path: Path) -> None:
   sheets.write_sheet(path, tiles, columns=3)
 
 
-def define_flags() -> None:
+def define_shared_flags() -> None:
+  """Those of a sweep, too."""
   cli.define_config()
   policies_lib.define_flags()
   flags.DEFINE_list(
@@ -257,6 +313,14 @@ def define_flags() -> None:
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
   flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_string("workdir", "", "Folder for the results.")
+
+
+def define_flags() -> None:
+  define_shared_flags()
+  own_robot.define_flags()
+  flags.DEFINE_bool(
+    "stop_when_decided", False, "Of two policies, stop when one is known to be better."
+  )
 
 
 def config_from_flags(
@@ -280,8 +344,16 @@ def config_from_flags(
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
   networks = policies_lib.networks_from_flags()
-  summary = evaluate(config_from_flags(networks), networks, args.workdir)
+  config = config_from_flags(networks)
+  if args.robot:
+    evaluate_robot(args.robot, config, networks, args.workdir)
+    return
+  summary = evaluate(
+    config, networks, args.workdir, stop_when_decided=args.stop_when_decided
+  )
   print(scores.describe(summary))
+  if found := summary.get("comparison"):
+    print(sequential.from_json(found).in_words(*found["policies"]))
   print(f"Rows and videos: {args.workdir}")
 
 

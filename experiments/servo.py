@@ -4,6 +4,9 @@ r"""Closed-loop control of a simulated unit by an exported policy, at a rate.
   python -m experiments.servo --policy=runs/demo/policy.hep --viewer --rate=10 \
     --push=0.4 --push_step=3
 
+--robot=my_robot:make servoes a robot of your own (envs/robots.py), which waits for
+each decision.
+
 Decisions come while the arm moves, and each takes the time that it really takes here:
 the cell goes on meanwhile. The video, or a corner of the window, shows what the camera
 sees with the candidates that were scored, from red to green, the decision, and how long
@@ -25,7 +28,7 @@ from envs import control, grasp_env, objects, units
 from envs.attempt import Recorder
 from envs.rollout import Pushing
 from experiments import cli
-from experiments.control import exported, real_time
+from experiments.control import exported, own_robot, real_time
 from experiments.pictures import servo_video
 from experiments.pictures import window as window_lib
 from hand_eye.decision import Cause
@@ -216,8 +219,55 @@ def show(
     window.close()
 
 
+def run_robot(
+  robot: str,
+  policy: real_time.DeadlinePolicy,
+  *,
+  num_attempts: int,
+  num_steps: int,
+  deadline: float,
+  seed: int = 0,
+  say: Say = print,
+) -> dict[str, Any]:
+  """Makes attempts with a robot of one's own, which waits for each decision.
+
+  Returns:
+    Attempts, successes, spoilt ones with their reasons, and latencies in ms.
+  """
+  seconds: list[float] = []
+
+  def timed(observation: Any, key: np.ndarray) -> Any:
+    seen = real_time.Observed(**observation._asdict(), age=0.0)
+    decision = policy(seen, key, deadline)
+    seconds.append(decision.seconds)
+    return decision
+
+  successes = 0
+  with own_robot.opened(robot) as cell:
+    attempts = own_robot.Attempts(cell, (num_steps,), seed, say)
+    for number in range(num_attempts):
+      attempt = attempts.make(timed, number)
+      successes += attempt.success
+      result = "success" if attempt.success else "failure"
+      say(f"attempt {number + 1}: {result} after {len(attempt.images)} steps")
+  latency = 1e3 * np.array(seconds)
+  return {
+    "robot": cell.unit.name,
+    "attempts": num_attempts,
+    "successes": successes,
+    "spoilt": attempts.spoilt,
+    "latency_ms": {
+      "p50": float(np.percentile(latency, 50)),
+      "p99": float(np.percentile(latency, 99)),
+      "worst": float(latency.max()),
+    },
+    "missed_deadlines": int(np.sum(latency > 1e3 * deadline)),
+  }
+
+
 def define_flags() -> None:
   exported.define_flags()
+  own_robot.define_flags()
   flags.DEFINE_float("rate", 5.0, "Decisions a second.")
   flags.DEFINE_float("deadline_ms", 0.0, "Of each; 0: four fifths of the period.")
   flags.DEFINE_integer("unit", 0, "Which robot of its family.")
@@ -236,6 +286,19 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   args = flags.FLAGS
+  if args.robot:
+    made = run_robot(
+      args.robot,
+      exported.load(),
+      num_attempts=args.num_attempts,
+      num_steps=args.num_steps,
+      deadline=args.deadline_ms / 1e3 or 0.8 / args.rate,
+      seed=args.seed,
+    )
+    print(cli.to_json(made))
+    if args.workdir:
+      cli.write_json(cli.prepare_workdir(args.workdir) / "servo.json", made)
+    return
   if args.viewer == bool(args.workdir):
     raise cli.UserError(
       "expected either --workdir, a folder for a video, or --viewer for a window"

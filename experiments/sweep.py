@@ -163,7 +163,7 @@ def _cell(cell: Mapping[str, Any]) -> str:
 
 
 def define_flags() -> None:
-  evaluate.define_flags()
+  evaluate.define_shared_flags()
   flags.DEFINE_list("conditions", [], "Instead of the config's: push=0.3,wear=2")
   flags.DEFINE_string(
     "ray_address",

@@ -14,13 +14,6 @@ from envs.objects.shapes import Skin
 MOST_FACES = 500_000  # of a file
 DRAWN_FACES = 20_000  # more would slow every image
 _TEXTURE = 512  # pixels, the longer side of a texture
-_METRES = {
-  "meters": 1.0,
-  "millimeters": 0.001,
-  "centimeters": 0.01,
-  "inches": 0.0254,
-  "feet": 0.3048,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,9 +82,16 @@ def load(path: Path, *, colours: bool = True) -> Loaded:
 
 
 def _unit(words: str) -> float | None:
-  """Metres, of `meters`, or of `0.01 * meters` as trimesh says of a .dae file."""
+  """Metres, of `mm`, `meters`, ... or of `0.01 * meters` as trimesh says of .dae."""
+  import trimesh
+
   factor, times, _ = words.partition(" * meters")
-  return float(factor) if times else _METRES.get(words)
+  if times:
+    return float(factor)
+  try:
+    return float(trimesh.units.unit_conversion(words, "meters"))
+  except (KeyError, ValueError):
+    return None
 
 
 def missing(error: ImportError) -> MissingLibraryError:

@@ -53,7 +53,9 @@ def test_what_is_known_stays_known():
 
 
 def test_datasets_of_the_first_schema_are_read(tmp_path):
-  directory = write_dataset(tmp_path, "old", [synthetic_attempt(np.random.default_rng(0))])
+  directory = write_dataset(
+    tmp_path, "old", [synthetic_attempt(np.random.default_rng(0))]
+  )
   for path in (directory / "plan.json", directory / "manifest.json"):
     content = json.loads(path.read_text())
     content.get("plan", content)["schema_version"] = 1
