@@ -131,11 +131,19 @@ def _gl_context():
       " chosen"
     )
   # Not mujoco.GLContext: that was settled when something first imported mujoco.
-  module = importlib.import_module(f"mujoco.{backend}")
-  # Images are drawn into buffers that belong to a model; the context's own size is
-  # never seen.
-  context = module.GLContext(16, 16)
-  context.make_current()
+  try:
+    module = importlib.import_module(f"mujoco.{backend}")
+    # Images are drawn into buffers that belong to a model; the context's own size is
+    # never seen.
+    context = module.GLContext(16, 16)
+    context.make_current()
+    if backend == "glfw" and not importlib.import_module("glfw").get_current_context():
+      raise RuntimeError("there is no display")
+  except Exception as error:  # whatever the bindings make of a missing library
+    raise RenderingUnavailableError(
+      f"MUJOCO_GL={backend} cannot draw here ({type(error).__name__}: {error}); unset"
+      " it to have one chosen, and see python -m experiments.setup_gl"
+    ) from error
   _owner = os.getpid()
   atexit.register(context.free)  # later, the interpreter has taken EGL apart
   if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -8,10 +8,11 @@ input with its answer. Before it gets its name it is loaded back and must give t
 answer. Limits hold inside the functions: the workspace, the longest motion and turn of
 a decision (--config.servo.max_step, --config.servo.max_turn), and your own (--grasp_in,
 --keep_out, --yaw_range). docs/exported_policy.md says what else it promises. Exporting
-again, for a newer JAX or with other limits, is the same command.
+again with other limits is the same command. For a newer JAX, a policy file is exported
+again from itself: --checkpoint=policy.hep --out=policy.hep.
 
 --format=onnx writes a folder instead, for other languages (docs/onnx.md): the network's
-two halves as ONNX files, and a manifest. --checkpoint may then be a policy file, too:
+two halves as ONNX files, and a manifest. --checkpoint may be a policy file here, too:
 
   python -m experiments.export_policy --format=onnx --checkpoint=policy.hep \
     --out=policy_onnx
@@ -36,18 +37,19 @@ from hand_eye.deploy import onnx_policy
 
 def export(
   config: Mapping[str, Any],
-  checkpoint_directory: str | Path,
+  source: str | Path,
   out: str | Path,
   *,
   step: int | str = "best",
   constraints: Constraints | None = None,
 ) -> Path:
-  """Writes the policy of a training run to `out`, tests the file, returns its path.
+  """Writes a policy to the file `out`, tests the file, returns its path.
 
   Args:
     config: sections `network` (the checkpoint must be of it), `servo`. The
       workspaces of all units bound every command.
-    checkpoint_directory: `checkpoints` of a run of experiments.train.
+    source: `checkpoints` of a run of experiments.train, or a policy file; of a file its
+      own settings and limits hold, and `config` and `step` are not read.
     out: the file; replaced only by a whole one that passed its self-test.
     step: of the checkpoint, or `best` or `last`.
     constraints: your own limits, which hold wherever the file is used.
@@ -55,25 +57,18 @@ def export(
   Raises:
     UserError, CheckpointError, PolicyFileError: an input cannot be used.
   """
-  folder = cli.require_folder(
-    checkpoint_directory, "checkpoint", "python -m experiments.train"
-  )
   out = Path(out)
   if out.is_dir():
     raise cli.UserError(f"--out={out} is a folder; expected the name of a file")
-  network = train_config.build_network(config["network"])
-  settings = cli.build(servo.ServoConfig, config["servo"], "servo")
-  weights = checkpoint.load_policy(folder, step=step)
-  train_config.check_network(weights.config, network, f"--checkpoint={folder}")
+  parts, about = _parts(config, source, step, constraints)
   cli.prepare_workdir(out.absolute().parent, flag="out")
-  low, high = units.fleet_workspace()
   export_lib.write_policy(
     out,
-    weights,
-    settings,
-    workspace=commands.Workspace(low=low, high=high),
-    constraints=constraints,
-    about={"checkpoint": f"{folder.name}/{weights.step}", **cli.versions()},
+    parts.weights,
+    parts.config,
+    workspace=parts.workspace,
+    constraints=parts.constraints,
+    about=about,
   )
   return out
 
@@ -89,9 +84,7 @@ def export_onnx(
   """Writes a policy as ONNX files to the folder `out`, tests them, returns its path.
 
   Args:
-    config, step, constraints: as of `export`.
-    source: `checkpoints` of a run, or a policy file; of a file its own settings and
-      limits hold, and `config` and `step` are not read.
+    config, source, step, constraints: as of `export`.
     out: the folder; files of an earlier export are replaced.
 
   Raises:
@@ -100,35 +93,48 @@ def export_onnx(
   out = Path(out)
   if out.exists() and not out.is_dir():
     raise cli.UserError(f"--out={out} is a file; expected the name of a folder")
-  low, high = units.fleet_workspace()
-  fleet = commands.Workspace(low=low, high=high)
-  if Path(source).is_file():
-    parts = onnx_policy.parts_of(source)
-    if constraints not in (None, Constraints(), parts.constraints):
-      raise cli.UserError(
-        f"--checkpoint={source} is a policy file with limits of its own: leave out"
-        " --grasp_in, --keep_out and --yaw_range, or export from checkpoints"
-      )
-    about = {"policy_file": Path(source).name, **cli.versions()}
-  else:
-    folder = cli.require_folder(source, "checkpoint", "python -m experiments.train")
-    weights = checkpoint.load_policy(folder, step=step)
-    network = train_config.build_network(config["network"])
-    train_config.check_network(weights.config, network, f"--checkpoint={folder}")
-    settings = cli.build(servo.ServoConfig, config["servo"], "servo")
-    limits = constraints or Constraints()
-    parts = onnx_policy.PolicyParts(weights, settings, fleet, limits)
-    about = {"checkpoint": f"{folder.name}/{weights.step}", **cli.versions()}
+  parts, about = _parts(config, source, step, constraints)
   cli.prepare_workdir(out.absolute(), flag="out")
   onnx_policy.write(
     out,
     parts.weights,
     parts.config,
-    workspace=parts.workspace or fleet,
+    workspace=parts.workspace or _fleet(),
     constraints=parts.constraints,
     about=about,
   )
   return out
+
+
+def _parts(
+  config: Mapping[str, Any],
+  source: str | Path,
+  step: int | str,
+  constraints: Constraints | None,
+) -> tuple[export_lib.PolicyParts, dict[str, Any]]:
+  """What is exported, and words on where it comes from."""
+  if Path(source).is_file():
+    parts = export_lib.parts_of(source)
+    if constraints not in (None, Constraints(), parts.constraints):
+      raise cli.UserError(
+        f"--checkpoint={source} is a policy file with limits of its own: leave out"
+        " --grasp_in, --keep_out and --yaw_range, or export from checkpoints"
+      )
+    return parts, {"policy_file": Path(source).name, **cli.versions()}
+  folder = cli.require_folder(source, "checkpoint", "python -m experiments.train")
+  network = train_config.build_network(config["network"])
+  settings = cli.build(servo.ServoConfig, config["servo"], "servo")
+  weights = checkpoint.load_policy(folder, step=step)
+  train_config.check_network(weights.config, network, f"--checkpoint={folder}")
+  parts = export_lib.PolicyParts(
+    weights, settings, _fleet(), constraints or Constraints()
+  )
+  return parts, {"checkpoint": f"{folder.name}/{weights.step}", **cli.versions()}
+
+
+def _fleet() -> commands.Workspace:
+  low, high = units.fleet_workspace()
+  return commands.Workspace(low=low, high=high)
 
 
 def define_flags() -> None:
@@ -136,7 +142,9 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "format", "hep", ["hep", "onnx"], "One file for JAX, or ONNX files in a folder."
   )
-  flags.DEFINE_string("checkpoint", "", "Folder of checkpoints of a training run.")
+  flags.DEFINE_string(
+    "checkpoint", "", "Folder of checkpoints of a training run, or a policy file."
+  )
   flags.DEFINE_string("out", "", "The file to write, such as policy.hep.")
   flags.DEFINE_string("step", "best", "Which checkpoint: best, last, or its step.")
   constraint_flags.define_flags()

@@ -18,11 +18,12 @@ import functools
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from absl import flags
+from absl import flags, logging
 
 from data_pipeline import finish, records, writer
 from data_pipeline import plan as plan_lib
@@ -32,12 +33,15 @@ from experiments import cli
 from experiments.datasets.import_report import (
   LOG,
   FileReport,
+  missing,
   promised,
   read_reports,
   summary,
 )
 
 _RECORDS = "*.tfrecord*"
+# Copies that a program began (`_.gstmp`, `.part`) or made twice (` (1)`) end otherwise.
+_WHOLE = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$")
 _MB = 1_000_000
 _SKIP = "leave such records out with --on_bad_record=skip"
 _EMPTY = "no record is there"
@@ -143,6 +147,8 @@ def import_dataset(
 def find_files(source: str) -> tuple[list[Path], Path]:
   """Returns the files behind --source, sorted, and the folder they have in common.
 
+  Files whose names are not those of whole ones are left out, with a warning.
+
   Raises:
     UserError: there are none.
   """
@@ -152,12 +158,17 @@ def find_files(source: str) -> tuple[list[Path], Path]:
     found = Path(source).rglob(_RECORDS)
   else:
     found = (Path(match) for match in glob.iglob(source, recursive=True))
-  paths = sorted(p for p in found if p.is_file() and p.suffix != ".csv")
+  there = sorted(p for p in found if p.is_file() and p.suffix != ".csv")
+  paths = [path for path in there if _WHOLE.search(path.name)]
+  odd = [path.name for path in there if not _WHOLE.search(path.name)]
+  words = f"{len(odd)} are no whole files by their names: {', '.join(odd[:5])}"
   if not paths:
     raise cli.UserError(
-      f"--source={source}: no such files; expected a folder with {_RECORDS}, or a"
-      " pattern in quotes"
+      f"--source={source}: no such files{f' ({words})' if odd else ''}; expected a"
+      f" folder with {_RECORDS}, or a pattern in quotes"
     )
+  if odd:
+    logging.warning("--source=%s: %s; they are left out", source, words)
   return paths, Path(os.path.commonpath([path.parent for path in paths]))
 
 
@@ -297,7 +308,8 @@ def main(_: Sequence[str]) -> None:
   conventions = levine2016.Conventions(
     args.gripper_status, args.stroke, args.table_height, args.max_last_motion
   )
-  for line in promised(find_files(args.source)[0]):
+  paths, _ = find_files(args.source)
+  for line in (*promised(paths), *missing(paths)):
     print(line)
   directory = import_dataset(
     args.source,

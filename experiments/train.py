@@ -39,7 +39,7 @@ from experiments import cli
 from experiments.datasets import options as options_lib
 from experiments.fitting import curriculum, input_spec, loop, stopping, train_config
 from experiments.fitting import devices as devices_lib
-from hand_eye import checkpoint
+from hand_eye import checkpoint, platforms
 from hand_eye import network as network_lib
 
 
@@ -267,6 +267,7 @@ def run(train_fn: Callable[..., loop.Trained]) -> None:
   devices_lib.join(
     args.distributed, args.coordinator, args.num_processes, args.process_id
   )
+  platforms.check()
   devices_lib.keep_compiled(args.compilation_cache, args.workdir)
   try:
     trained = _train_with(train_fn, args)

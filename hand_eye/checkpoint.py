@@ -35,7 +35,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from hand_eye import network, training
+from hand_eye import network, platforms, training
 
 FORMAT = 1
 
@@ -315,6 +315,7 @@ def load_policy(
       cannot be read.
   """
   directory = _existing(directory)
+  platforms.check()
   with _reader(directory) as manager:
     if isinstance(step, str):
       infos = _readable(manager, directory, required=True)

@@ -18,7 +18,7 @@ What of it is read (i counts the steps from 0, <pose> is
 
 Everything else is ignored: camera matrices, depth, torques, and the telemetry
 `*_sequence/...`, whose length varies. The list of keys beside the records
-(`features_NNN.csv`) is not relied upon, as it lacks some of them.
+(`features_NNN.csv`, `features_NNN_b.csv`) is not relied upon, as it lacks some of them.
 
 What is assumed, since no record says it:
 

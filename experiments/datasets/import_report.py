@@ -135,9 +135,28 @@ def promised(paths: Sequence[Path]) -> list[str]:
       except (example.LayoutError, UnicodeDecodeError) as error:
         lines.append(f"{path.name} was not understood: {error}")
         continue
-      number = re.sub(r"\D", "", path.stem)
-      files = sum(f"_{number}.tfrecord" in p.name for p in paths if p.parent == folder)
+      part = path.stem.removeprefix("features")  # _057, _062_b
+      files = sum(f"{part}.tfrecord" in p.name for p in paths if p.parent == folder)
       lines.append(
         f"{path.name} announces {count:,} attempts in all its files; {files} are here"
       )
+  return lines
+
+
+def missing(paths: Sequence[Path]) -> list[str]:
+  """Which files of those are not here that the names of others announce.
+
+  `NAME-00001-of-00004` says that there are four.
+  """
+  found: dict[tuple[Path, str, int], set[int]] = {}
+  for path in paths:
+    if match := re.fullmatch(r"(.*)-(\d+)-of-(\d+)", path.name):
+      name, number, count = match.groups()
+      found.setdefault((path.parent, name, int(count)), set()).add(int(number))
+  lines = []
+  for (_, name, count), numbers in sorted(found.items()):
+    if absent := sorted(set(range(count)) - numbers):
+      named = ", ".join(f"{one:05d}" for one in absent[:8])
+      named += ", ..." if len(absent) > 8 else ""
+      lines.append(f"{name}: {len(absent)} of {count} files are missing: {named}")
   return lines

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,14 +32,17 @@ from hand_eye.deploy.runtime import (
 __all__ = [
   "LoadedPolicy",
   "PolicyFileError",
+  "PolicyParts",
   "load_policy",
+  "parts_of",
   "read_manifest",
   "write_policy",
 ]
 
 EXPIRY = (
   "The functions in this file are promised readable by releases of JAX up to six months"
-  " newer than the one that wrote it. After that, export again from the checkpoint."
+  " newer than the one that wrote it. After that, export it again, from itself:"
+  " python -m experiments.export_policy --checkpoint=FILE --out=FILE"
 )
 
 
@@ -99,6 +102,37 @@ def write_policy(
     with contextlib.suppress(OSError):
       unfinished.unlink()
   return manifest
+
+
+class PolicyParts(NamedTuple):
+  """What `write_policy` takes, as it is in a policy file."""
+
+  weights: checkpoint.PolicyWeights
+  config: servo.ServoConfig
+  workspace: commands.Workspace | None
+  constraints: Constraints
+
+
+def parts_of(path: str | pathlib.Path) -> PolicyParts:
+  """Reads the weights, settings and limits of a policy file.
+
+  Raises:
+    PolicyFileError: it is missing or damaged.
+  """
+  manifest, members = policy_file.read(pathlib.Path(path))
+  tree = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
+  limits_of = manifest["workspace"]
+  return PolicyParts(
+    weights=checkpoint.PolicyWeights(
+      network.NetworkConfig(**manifest["network"]),
+      tree["params"],
+      tree["batch_stats"],
+      manifest["step"],
+    ),
+    config=servo.ServoConfig(**manifest["servo"]),
+    workspace=commands.Workspace(**limits_of) if limits_of else None,
+    constraints=constraints_lib.from_json(manifest["constraints"]),
+  )
 
 
 def _contents(

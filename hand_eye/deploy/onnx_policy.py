@@ -16,15 +16,14 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from hand_eye import checkpoint, commands, inference, limits, network, servo
-from hand_eye import constraints as constraints_lib
 from hand_eye.constraints import Constraints
-from hand_eye.deploy import onnx_graph, policy_file
+from hand_eye.deploy import onnx_graph
 from hand_eye.deploy.onnx_graph import FREE
 from hand_eye.deploy.onnx_session import Arrays, OnnxError, session
 
@@ -94,37 +93,6 @@ def write(
   }
   (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
   return manifest
-
-
-class PolicyParts(NamedTuple):
-  """What `write` takes, as it is in a policy file."""
-
-  weights: checkpoint.PolicyWeights
-  config: servo.ServoConfig
-  workspace: commands.Workspace | None
-  constraints: Constraints
-
-
-def parts_of(path: str | pathlib.Path) -> PolicyParts:
-  """Reads the weights, settings and limits of a policy file.
-
-  Raises:
-    PolicyFileError: it is missing or damaged.
-  """
-  manifest, members = policy_file.read(pathlib.Path(path))
-  tree = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
-  limits_of = manifest["workspace"]
-  return PolicyParts(
-    weights=checkpoint.PolicyWeights(
-      network.NetworkConfig(**manifest["network"]),
-      tree["params"],
-      tree["batch_stats"],
-      manifest["step"],
-    ),
-    config=servo.ServoConfig(**manifest["servo"]),
-    workspace=commands.Workspace(**limits_of) if limits_of else None,
-    constraints=constraints_lib.from_json(manifest["constraints"]),
-  )
 
 
 def _halves(

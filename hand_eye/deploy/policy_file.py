@@ -145,6 +145,11 @@ def archive(members: Mapping[str, bytes]) -> bytes:
   return buffer.getvalue()
 
 
+def again(path: str | pathlib.Path) -> str:
+  """The command that exports a policy file anew, from the weights in it."""
+  return f"python -m experiments.export_policy --checkpoint={path} --out={path}"
+
+
 def first_line(error: Exception) -> str:
   """Of an error of some library, for a message of ours."""
   lines = str(error).splitlines()

@@ -31,7 +31,7 @@ import numpy as np
 from jax import export as jax_export
 
 from hand_eye import constraints as constraints_lib
-from hand_eye import decision, observations
+from hand_eye import decision, observations, platforms
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Cause
 from hand_eye.deploy import policy_file, watchdog
@@ -195,9 +195,11 @@ def load_policy(
     PolicyFileError: if it is missing, damaged, of another format, not for this device
       or engine, or gives another answer than when it was written.
     EngineError: if the engine is not installed or unknown.
+    PlatformError: if JAX cannot run on the platform that it is told to use.
     ValueError: if the constraints are something else.
   """
   constraints = constraints_lib.ensure(constraints)
+  platforms.check()
   path = pathlib.Path(path)
   manifest, members = policy_file.read(path)
   _check_device(path, manifest, engine)
@@ -211,7 +213,7 @@ def load_policy(
       f"{path} cannot be run by jax {jax.__version__}"
       f" ({policy_file.first_line(error)}); it was written with"
       f" {manifest['software'].get('jax', 'an unknown version')}. Export it again from"
-      " its checkpoint."
+      f" itself: {policy_file.again(path)}."
     ) from error
   tolerance = ENGINES[engine].tolerance if engine in ENGINES else GOLDEN_TOLERANCE
   if not gap <= tolerance:

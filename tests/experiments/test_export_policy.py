@@ -1,5 +1,7 @@
 """The exported file is whole, tested, bounded, and of the right checkpoint."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hand_eye import checkpoint, training
 from hand_eye import network as network_lib
 from hand_eye.constraints import Constraints, from_json
 from hand_eye.deploy import export, onnx_reference
+from hand_eye.deploy import policy_file as policy_file_lib
 
 SMALL = {"channels": 4, "image_convs": 1}
 
@@ -97,6 +100,24 @@ def test_a_persons_limits_and_those_of_the_config_are_in_the_file(
   manifest = export.read_manifest(out)
   assert manifest["servo"]["max_step"] == 0.2
   assert from_json(manifest["constraints"]) == given
+
+
+@pytest.mark.slow  # exports again
+def test_a_policy_file_is_exported_again_from_itself(policy_file, tmp_path):
+  own = tmp_path / "policy.hep"
+  shutil.copy(policy_file, own)
+  assert export_policy.export({}, own, own) == own
+  before, after = (policy_file_lib.read(path) for path in (policy_file, own))
+  assert after[0]["about"]["policy_file"] == "policy.hep"
+  for name in ("network", "servo", "workspace", "constraints", "step"):
+    assert before[0][name] == after[0][name]
+  for name in ("weights.npz", "golden.npz"):
+    arrays = [
+      policy_file_lib.read_arrays(members[name]) for _, members in (before, after)
+    ]
+    assert arrays[0].keys() == arrays[1].keys()
+    for array, value in arrays[0].items():
+      np.testing.assert_allclose(value, arrays[1][array], atol=1e-6)
 
 
 def test_a_checkpoint_of_another_preset_is_refused(checkpoints, tmp_path):

@@ -237,6 +237,34 @@ def test_the_lists_of_keys_are_only_mentioned(published):
   assert said == ["features_057.csv announces 12 attempts in all its files; 2 are here"]
 
 
+def test_every_list_of_keys_finds_its_files(published, tmp_path):
+  for part in ("062_a", "062_b"):
+    for name in FILES:
+      copy = tmp_path / name.replace("057", part)
+      copy.write_bytes((published / name).read_bytes())
+    (tmp_path / f"features_{part}.csv").write_text("57\n6\ngrasp/image/encoded\n")
+  paths, _ = import_data.find_files(str(tmp_path))
+  assert import_report.promised(paths) == [
+    f"features_{part}.csv announces 6 attempts in all its files; 2 are here"
+    for part in ("062_a", "062_b")
+  ]
+
+
+def test_half_copied_files_are_left_out_and_missing_ones_named(tmp_path, caplog):
+  whole = "grasping_dataset_057.tfrecord-00001-of-00004"
+  half = [f"{whole}_.gstmp", f"{whole} (1)", f"{whole}.part", "x.tfrecord.crdownload"]
+  for name in (whole, "b.tfrecord", *half):
+    (tmp_path / name).touch()
+  paths, _ = import_data.find_files(str(tmp_path))
+  assert [path.name for path in paths] == ["b.tfrecord", whole]
+  assert all(name in caplog.text for name in half)
+  assert import_report.missing(paths) == [
+    "grasping_dataset_057.tfrecord: 3 of 4 files are missing: 00000, 00002, 00003"
+  ]
+  with pytest.raises(cli.UserError, match="no such files .1 are no whole files.*gstmp"):
+    import_data.find_files(str(tmp_path / "*.gstmp"))
+
+
 def test_the_record_keeps_the_files_own_label(imported):
   for data in source.open_dataset(imported):
     record = records.decode(data, images=False)

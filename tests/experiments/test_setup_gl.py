@@ -1,9 +1,15 @@
 """The check of the renderer says what works, and what to do where nothing does."""
 
 import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from envs import rendering
 from experiments import setup_gl
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_backend_that_is_set_is_the_only_one_tried(monkeypatch):
@@ -52,3 +58,29 @@ def test_what_works_after_installing_is_used(monkeypatch, capsys):
   monkeypatch.setattr(setup_gl, "install", lambda: installed.append(1) or True)
   assert setup_gl.main() == 0
   assert "MUJOCO_GL=egl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("backend", ["osmesa", "glfw", "wgl"])
+def test_a_backend_that_cannot_draw_is_named(backend, monkeypatch):
+  """Importing what draws nothing works; drawing says which variable is wrong."""
+  monkeypatch.setenv("MUJOCO_GL", backend)
+  for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+    monkeypatch.delenv(name, raising=False)
+  program = (
+    "import envs.units\n"
+    "from envs import rendering\n"
+    "try: rendering.Renderer(None)\n"
+    "except rendering.RenderingUnavailableError as error: print(error)\n"
+    "except TypeError: print('can draw')\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+  )
+  line = done.stdout.strip()
+  if backend == "osmesa" and line == "can draw":
+    pytest.skip("OSMesa is installed")
+  expected = f"MUJOCO_GL={backend} cannot draw here ("
+  if backend == "wgl":
+    expected = "MUJOCO_GL is 'wgl', expected egl, osmesa or glfw"
+  assert line.startswith(expected), done.stderr
+  assert "unset it" in line

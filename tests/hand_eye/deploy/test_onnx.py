@@ -24,6 +24,7 @@ from hand_eye import (
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Inputs
 from hand_eye.deploy import (
+  export,
   numpy_limits,
   onnx_graph,
   onnx_policy,
@@ -139,7 +140,7 @@ def _frames(size, seed=0):
 def shipped(request, tmp_path_factory):
   """A shipped policy with its trained weights, as ONNX files: (folder, its parts)."""
   folder = tmp_path_factory.mktemp("onnx") / request.param.stem
-  parts = onnx_policy.parts_of(request.param)
+  parts = export.parts_of(request.param)
   onnx_policy.write(
     folder,
     parts.weights,
@@ -243,7 +244,7 @@ def test_files_that_are_damaged_or_missing_are_refused(shipped, tmp_path):
 
 
 def test_files_that_compute_something_else_are_not_written(tmp_path, monkeypatch):
-  parts = onnx_policy.parts_of(SHIPPED[0])
+  parts = export.parts_of(SHIPPED[0])
   real = onnx_policy.session
 
   def wrong(model):
