@@ -308,8 +308,8 @@ def main(_: Sequence[str]) -> None:
   conventions = levine2016.Conventions(
     args.gripper_status, args.stroke, args.table_height, args.max_last_motion
   )
-  paths, _ = find_files(args.source)
-  for line in (*promised(paths), *missing(paths)):
+  files = find_files(args.source)[0]
+  for line in (*promised(files), *missing(files)):
     print(line)
   directory = import_dataset(
     args.source,

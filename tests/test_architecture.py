@@ -64,7 +64,9 @@ def violations(path: str, source: str) -> list[str]:
 
 
 # What a control process needs of the method; files that write policies need more.
-CONTROL = {"constraints", "decision", "deploy", "observations", "presets"}
+CONTROL = {
+  "constraints", "decision", "deploy", "observations", "platforms", "presets",
+}  # fmt: skip
 WRITERS = {"export", "onnx_graph", "onnx_operations", "onnx_policy"}
 
 

@@ -20,7 +20,7 @@ SMALL = {"channels": 4, "image_convs": 1}
 
 def config(**network):
   made = demo.get_config()
-  made.network.update({**SMALL, **network})
+  made.network.update({"preset": "small", **SMALL, **network})
   return made
 
 
