@@ -141,6 +141,17 @@ def slug(name: str) -> str:
   return re.sub(r"[:@]", "-", name)
 
 
+def of_table(names: Collection[str]) -> list[str]:
+  """Those that Table 1 compares, in its order: no ablations and no other networks."""
+  forms = [
+    name
+    for kind in KINDS
+    for name in (kind, *(f"{kind}:{one}" for one in VARIANTS.get(kind, {})))
+    if not (kind == SERVO and name != SERVO)
+  ]
+  return [name for name in forms if name in names]
+
+
 def ours(names: Collection[str]) -> str:
   """The servo among the policies, else the exported one, else ''."""
   return next((name for name in OURS if name in names), "")

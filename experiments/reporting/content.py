@@ -80,8 +80,7 @@ def cards(
       f"success, {policy_names.label(name)}",
       words.interval(rates[name]),
     )
-    for name in policy_names.KINDS
-    if name in rates
+    for name in policy_names.of_table(rates)
   ]
   final = results.final()
   if final.get("auc") is not None:

@@ -63,7 +63,7 @@ def policies_of_table_1(evaluation: Evaluation) -> list[str]:
   """The policies of the paper, run or not, and the others of Table 1 that were run."""
   ours = policy_names.ours(evaluation.policies) or policy_names.SERVO
   wanted = {*_PAPER} - {*policy_names.OURS} | {ours, *evaluation.policies}
-  return [name for name in policy_names.KINDS if name in wanted]
+  return policy_names.of_table(wanted)
 
 
 def share(rate: Rate | None, *, failures: bool = False) -> str | Stacked:
@@ -124,7 +124,7 @@ def matrix(
   caption: str = "",
 ) -> Table:
   """A row a value, a column a policy of Table 1 (all policies where there is none)."""
-  columns = [name for name in policy_names.KINDS if name in evaluation.policies]
+  columns = policy_names.of_table(evaluation.policies)
   columns = columns or evaluation.policies
   rows = [
     [value, *(share(by_policy.get(name)) for name in columns)]

@@ -54,7 +54,7 @@ def findings(final: Mapping[str, Any], evaluation: Evaluation | None) -> list[st
 def comparisons(evaluation: Evaluation) -> list[str]:
   """The servo against each baseline of Table 1; else all against random motions."""
   rates = {n: r for n, r in evaluation.with_replacement.items() if r["attempts"]}
-  known = [name for name in policy_names.KINDS if name in rates]
+  known = policy_names.of_table(rates)
   if ours := policy_names.ours(known):
     said = [
       against(

@@ -156,3 +156,12 @@ def test_the_picture_of_the_units_shows_the_robots_of_the_evaluation(
 def test_the_servo_decides_for_several_robots_in_one_call():
   """Else evaluations would still run, one decision at a time."""
   assert issubclass(servo.ServoPolicy, attempt.BatchedPolicy)
+
+
+def test_the_table_has_baselines_in_all_forms_and_no_ablations():
+  names = ["servo", "servo:no_raise", "open_loop:calibration_error", "random", "mine:a"]
+  assert policy_names.of_table(names) == [
+    "random",
+    "open_loop:calibration_error",
+    "servo",
+  ]
