@@ -35,7 +35,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from hand_eye import network, platforms, training
+from hand_eye import architectures, network, platforms, training
 
 FORMAT = 1
 
@@ -328,7 +328,7 @@ def load_policy(
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     params, batch_stats = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-      jax.eval_shape(network.build_predictor(config).init, jax.random.key(0)),
+      jax.eval_shape(architectures.build(config).init, jax.random.key(0)),
     )
     template = {"params": params, "batch_stats": batch_stats}
     restored = _read(manager, step, where, policy=ocp.args.StandardRestore(template))
@@ -442,11 +442,11 @@ def _check_purpose(info: dict[str, Any], expected: str, where: pathlib.Path) -> 
 def _check_config(
   found: network.NetworkConfig, expected: network.NetworkConfig, where: pathlib.Path
 ) -> None:
-  for field in dataclasses.fields(network.NetworkConfig):
-    mine, theirs = getattr(expected, field.name), getattr(found, field.name)
+  for name in ("architecture", *dataclasses.asdict(expected)):
+    mine, theirs = getattr(expected, name), getattr(found, name, None)
     if mine != theirs:
       raise CheckpointError(
-        f"{where} is a checkpoint of another network: {field.name} is {theirs!r} in"
+        f"{where} is a checkpoint of another network: {name} is {theirs!r} in"
         f" it, expected {mine!r}. Use the configuration that it was trained with, or"
         " another directory."
       )
@@ -467,7 +467,7 @@ def _check_shapes(
 
 def _config_of(info: dict[str, Any], where: pathlib.Path) -> network.NetworkConfig:
   try:
-    return network.NetworkConfig(**info["network"])
+    return architectures.configure(**info["network"])
   except (TypeError, ValueError) as error:
     raise CheckpointError(f"{where} holds a network unknown here: {error}") from error
 

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hand_eye import presets
+from hand_eye import network, presets
 
 # The unit of lengths inside the network, metres.
 _LENGTH = 0.1
@@ -37,6 +37,11 @@ _LENGTH = 0.1
 _LEAST_DETERMINANT = 0.02
 
 _he = nn.initializers.he_normal()
+
+
+def build(config: presets.NetworkConfig) -> network.Predictor:
+  """Builds the predictor."""
+  return network.from_module(GlimpseNetwork(config), config)
 
 
 class GlimpseNetwork(nn.Module):

@@ -11,8 +11,8 @@ not change. So, exactly but for rounding:
 - on CPUs, convolutions of stride 1 take Winograd's form, and candidates go through the
   layers a few at a time, so that what is between two layers stays in the cache.
 
-`build_predictor` puts this into the form that `servo` takes. docs/inference.md says
-what each step gave. Nothing here needs flax.
+`build` puts this into the form that `servo` takes. docs/inference.md says what each
+step gave.
 """
 
 import functools
@@ -36,17 +36,14 @@ CHUNK = 8
 _WINOGRAD_CHANNELS = 64
 
 
-def build_predictor(config: network.NetworkConfig) -> network.Predictor:
-  """Builds the predictor that `config` defines, with the two halves of this file.
+def build(config: network.NetworkConfig) -> network.Predictor:
+  """Builds the predictor of Figure 4, with the two halves of this file.
 
   Its `encode` and `score` take the parameters and batch statistics of a training run
-  and fold them, which is a hundredth of a decision's time; or what `prepare` returned
-  as parameters, with batch statistics of {}. What `encode` returns is for its own
-  `score` only. The rest is that of `network.build_predictor`.
+  and fold them, which is a hundredth of a decision's time; or what `prepare` made of
+  them. What `encode` returns is for its own `score` only. The rest is that of
+  `network.build`.
   """
-
-  if config.architecture != "figure4":
-    return _plain(config)
 
   def encode_fn(params, batch_stats, images):
     return encode(prepare(params, batch_stats, config), images, config)
@@ -55,24 +52,12 @@ def build_predictor(config: network.NetworkConfig) -> network.Predictor:
     weights = prepare(params, batch_stats, config)
     return score(weights, features, commands, config)
 
-  plain = network.build_predictor(config)
-  return plain._replace(encode=encode_fn, score=score_fn)
+  def prepare_fn(params, batch_stats):
+    return prepare(params, batch_stats, config), {}
 
-
-def _plain(config: network.NetworkConfig) -> network.Predictor:
-  """The network as it was trained; takes what `prepare` returned, too."""
-  plain = network.build_predictor(config)
-
-  def encode_fn(params, batch_stats, images):
-    prepared = prepare(params, batch_stats, config)
-    return plain.encode(prepared["params"], prepared["batch_stats"], images)
-
-  def score_fn(params, batch_stats, features, commands):
-    prepared = prepare(params, batch_stats, config)
-    variables = prepared["params"], prepared["batch_stats"]
-    return plain.score(*variables, features, commands)
-
-  return plain._replace(encode=encode_fn, score=score_fn)
+  return network.build(config)._replace(
+    encode=encode_fn, score=score_fn, prepare=prepare_fn
+  )
 
 
 def prepare(
@@ -88,10 +73,9 @@ def prepare(
     config: the definition.
 
   Returns:
-    A nested dict of float32 arrays. Architectures other than `figure4` have no faster
-    form: {'params', 'batch_stats'} unchanged. Layers are {'kernel', 'bias'}. K is the
-    number of ways in which the kernel of the first command convolution meets the map
-    along one axis: inside, or sticking out at either end.
+    A nested dict of float32 arrays. Layers are {'kernel', 'bias'}. K is the number of
+    ways in which the kernel of the first command convolution meets the map along one
+    axis: inside, or sticking out at either end.
 
       stem: {'pregrasp' [k, k, 3, C], 'image' [k, k, 3, C], 'bias' [C]}
       image, command, final: {'0': layer, ...} of convolutions
@@ -99,10 +83,8 @@ def prepare(
         it adds after the first command convolution
       dense, logit: of dense layers
   """
-  if "command_share" in params or "batch_stats" in params:
+  if "command_share" in params:
     return dict(params)
-  if config.architecture != "figure4":
-    return {"params": params, "batch_stats": batch_stats}
 
   def folded(name: str) -> dict[str, chex.Array]:
     layer, norm = params[name], params[name]["batch_norm"]

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hand_eye.glimpse import GlimpseNetwork
 from hand_eye.presets import (
   COMMAND_SIZE,
   IMAGE_CHANNELS,
@@ -39,7 +38,8 @@ __all__ = [
   "GraspNetwork",
   "NetworkConfig",
   "Predictor",
-  "build_predictor",
+  "build",
+  "from_module",
   "max_pool",
   "num_parameters",
   "preset",
@@ -55,6 +55,12 @@ _INITIALIZERS: Mapping[str, Callable[..., Any]] = {
   # Keeps the scale of activations through the layers without batch norm.
   "he_normal": nn.initializers.he_normal(),
 }
+
+
+def _as_they_are(
+  params: ArrayTree, batch_stats: ArrayTree
+) -> tuple[ArrayTree, ArrayTree]:
+  return params, batch_stats
 
 
 class Predictor(NamedTuple):
@@ -81,6 +87,8 @@ class Predictor(NamedTuple):
       [N]`, with B = N, or B = 1 to score N commands on one image pair. For inference.
     intermediates: `(params, batch_stats, images, commands) -> dict` of the activations
       after each stage, by name. For inspection.
+    prepare: `(params, batch_stats) -> (params, batch_stats)` in the form that `encode`
+      and `score` compute with: once for many decisions. They take others, too.
   """
 
   config: NetworkConfig
@@ -92,18 +100,31 @@ class Predictor(NamedTuple):
   apply_with_auxiliary: (
     Callable[..., tuple[chex.Array, chex.Array, ArrayTree]] | None
   ) = None
+  prepare: Callable[[ArrayTree, ArrayTree], tuple[ArrayTree, ArrayTree]] = _as_they_are
 
 
-def build_predictor(config: NetworkConfig) -> Predictor:
-  """Builds the predictor that `config` defines. Nothing is computed yet."""
-  has_auxiliary = config.architecture == "glimpse"
-  module = GlimpseNetwork(config) if has_auxiliary else GraspNetwork(config)
+def build(config: NetworkConfig) -> Predictor:
+  """Builds the network of Figure 4."""
+  return from_module(GraspNetwork(config), config)
+
+
+def from_module(module: nn.Module, config: Any) -> Predictor:
+  """Builds a predictor. Nothing is computed yet.
+
+  Args:
+    module: its methods are `encode(images, *, train) -> features`,
+      `score(features, commands, *, train) -> logits [N]` and
+      `__call__(images, commands, *, train) -> logits [B]`; if it has auxiliary targets,
+      also `with_auxiliary(images, commands, pose, crop_offset) -> (logits, loss [B])`.
+      `Predictor` has the shapes. Its one collection besides parameters is batch_stats.
+    config: that the module was made from.
+  """
 
   def first_weights(key):
     images = jnp.zeros((1, config.crop_size, config.crop_size, IMAGE_CHANNELS))
     commands = jnp.zeros((1, COMMAND_SIZE))
     variables = module.init(key, images, commands, train=False)
-    return variables["params"], variables["batch_stats"]
+    return variables["params"], variables.get("batch_stats", {})
 
   compiled = functools.cache(lambda: jit_once(first_weights))
 
@@ -119,7 +140,7 @@ def build_predictor(config: NetworkConfig) -> Predictor:
     logits, updates = module.apply(
       variables, images, commands, train=True, mutable=["batch_stats"]
     )
-    return logits, updates["batch_stats"]
+    return logits, updates.get("batch_stats", {})
 
   def apply_with_auxiliary(params, batch_stats, images, commands, pose, crop_offset):
     variables = {"params": params, "batch_stats": batch_stats}
@@ -132,7 +153,7 @@ def build_predictor(config: NetworkConfig) -> Predictor:
       mutable=["batch_stats"],
       method="with_auxiliary",
     )
-    return logits, loss, updates["batch_stats"]
+    return logits, loss, updates.get("batch_stats", {})
 
   def encode(params, batch_stats, images):
     variables = {"params": params, "batch_stats": batch_stats}
@@ -147,7 +168,8 @@ def build_predictor(config: NetworkConfig) -> Predictor:
     _, sown = module.apply(
       variables, images, commands, train=False, mutable=["intermediates"]
     )
-    return {name: values[0] for name, values in sown["intermediates"].items()}
+    found = sown.get("intermediates", {})
+    return {name: values[0] for name, values in found.items()}
 
   return Predictor(
     config,
@@ -156,7 +178,7 @@ def build_predictor(config: NetworkConfig) -> Predictor:
     encode,
     score,
     intermediates,
-    apply_with_auxiliary if has_auxiliary else None,
+    apply_with_auxiliary if hasattr(module, "with_auxiliary") else None,
   )
 
 

@@ -16,7 +16,7 @@ COMMAND_SIZE = 5
 INITIALIZERS = ("truncated_normal", "he_normal")
 STEM_FORMS = ("direct", "space_to_depth")
 _DTYPES = ("float32", "bfloat16")
-ARCHITECTURES = ("figure4", "glimpse")
+_ARCHITECTURES = ("figure4", "glimpse")  # of `architectures`, those of this class
 
 # Middle of the workspace, robot base frame, metres: from where `glimpse` counts.
 BIN_CENTRE = (0.56, 0.0)
@@ -110,7 +110,7 @@ class NetworkConfig:
       ("initializer", INITIALIZERS),
       ("dtype", _DTYPES),
       ("stem_form", STEM_FORMS),
-      ("architecture", ARCHITECTURES),
+      ("architecture", _ARCHITECTURES),
     ):
       value = getattr(self, name)
       if value not in known:

@@ -66,7 +66,7 @@ def multiply_adds(config: network.NetworkConfig) -> tuple[int, int]:
 def random_variables(config: network.NetworkConfig) -> Any:
   """Weights with which activations keep their scale, and statistics, of no meaning."""
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(network.build_predictor(config).init, jax.random.key(0))
+  shapes = jax.eval_shape(network.build(config).init, jax.random.key(0))
 
   def draw(path, x):
     if path[-1].key == "kernel":
@@ -79,7 +79,7 @@ def random_variables(config: network.NetworkConfig) -> Any:
 
 def tiled_images(config: network.NetworkConfig) -> network.Predictor:
   """The plain network as it would be called without halves."""
-  plain = network.build_predictor(config)
+  plain = network.build(config)
 
   def score(params, batch_stats, images, candidates):
     images = jnp.broadcast_to(images, (len(candidates), *images.shape[1:]))
@@ -135,8 +135,8 @@ def ours(
   prepare = jax.jit(functools.partial(inference.prepare, config=config))
   prepared = prepare(*variables)
   folded: Any = (prepared, {})
-  fast = inference.build_predictor(config)
-  made = {"plain": compiled(network.build_predictor(config), variables, frames)}
+  fast = inference.build(config)
+  made = {"plain": compiled(network.build(config), variables, frames)}
   made["ours"] = compiled(fast, variables, frames)
   share = jax.jit(functools.partial(inference.encode_pregrasp, config=config))(
     prepared, servo.centre_crop(frames[0], config.crop_size)[None]
@@ -167,7 +167,7 @@ def with_engine(
 ) -> Decision:
   """One decision as an exported policy makes it with an engine of `engine.ENGINES`."""
   made = program.Program(
-    export.array_functions(servo.Servo(inference.build_predictor(config), SEARCH)),
+    export.array_functions(servo.Servo(inference.build(config), SEARCH)),
     {"params": prepared, "batch_stats": {}},
     inputs_of(frames, 0),
     SEARCH.num_iterations,

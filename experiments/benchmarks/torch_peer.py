@@ -88,7 +88,7 @@ class Peer:
   def difference(self, config: network.NetworkConfig, batch: training.Batch) -> float:
     """The most by which logits differ from ours, with the same weights, in training."""
     torch = self._torch
-    predictor = network.build_predictor(config)
+    predictor = network.build(config)
     params, stats = predictor.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     # Without the zeros of a fresh network, at which logits would agree anyhow.

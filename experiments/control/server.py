@@ -257,7 +257,7 @@ class Server:
     manifest = policy.manifest
     return {
       "frame_size": policy.frame_size,
-      "network": manifest["network"]["name"],
+      "network": manifest["network"].get("name", ""),
       "step": manifest["step"],
       "workspace": manifest["workspace"],
       "iterations": manifest["servo"]["num_iterations"],

@@ -11,7 +11,7 @@ from envs import calibration
 from envs.baselines.open_loop import SEARCH, OpenLoopPolicy, Search
 from envs.baselines.patches import Square
 from experiments.fitting import patch_inputs
-from hand_eye import checkpoint, commands, inference
+from hand_eye import architectures, checkpoint, commands
 
 
 def make_open_loop(
@@ -48,21 +48,18 @@ class PatchScore:
   """The network as an `open_loop.Score`: probabilities that closing here succeeds."""
 
   def __init__(self, weights: checkpoint.PolicyWeights):
-    config = weights.config
-    predictor = inference.build_predictor(config)
-    folded = jax.device_put(
-      inference.prepare(weights.params, weights.batch_stats, config)
-    )
+    predictor = architectures.build_for_control(weights.config)
+    prepared = jax.device_put(predictor.prepare(weights.params, weights.batch_stats))
 
     @jax.jit
-    def probabilities(folded, patches):
-      features = predictor.encode(
-        folded, {}, jnp.concatenate([patches, patches], axis=-1)
-      )
+    def probabilities(prepared, patches):
+      params, batch_stats = prepared
+      images = jnp.concatenate([patches, patches], axis=-1)
+      features = predictor.encode(params, batch_stats, images)
       null = jnp.broadcast_to(commands.NULL_COMMAND, (len(patches), 5))
-      return jax.nn.sigmoid(predictor.score(folded, {}, features, null))
+      return jax.nn.sigmoid(predictor.score(params, batch_stats, features, null))
 
-    self._probabilities = functools.partial(probabilities, folded)
+    self._probabilities = functools.partial(probabilities, prepared)
 
   def __call__(self, patches: np.ndarray, poses: np.ndarray) -> np.ndarray:
     """float32[N]; each N that comes is compiled once."""

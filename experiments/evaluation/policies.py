@@ -10,7 +10,6 @@ should keep (functools.cache).
 import dataclasses
 import functools
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from experiments import cli
 from experiments.control import exported
 from experiments.evaluation import policy_names
 from experiments.fitting import train_config
-from hand_eye import checkpoint, inference
+from hand_eye import architectures, checkpoint, factories
 from hand_eye import network as network_lib
 from hand_eye import servo as servo_lib
 from hand_eye.deploy import runtime
@@ -122,7 +121,8 @@ def for_exported(
     return config
   network = dict(runtime.read_manifest(networks.exported)["network"])
   made = config.copy_and_resolve_references()
-  made.network = ConfigDict({"preset": network.pop("name"), **network})
+  preset = network.pop("name", network.get("architecture"))
+  made.network = ConfigDict({"preset": preset, **network})
   return made
 
 
@@ -243,7 +243,7 @@ def _make_servo(spec: PolicySpec) -> Policy:
   cli.quieten_libraries()
   weights = checkpoint.load_policy(spec.checkpoints, step=spec.step)
   return servo_lib.ServoPolicy(
-    inference.build_predictor(weights.config),
+    architectures.build_for_control(weights.config),
     weights.params,
     weights.batch_stats,
     config=cli.build(servo_lib.ServoConfig, dict(spec.servo), "servo"),
@@ -274,17 +274,10 @@ def _hand_designed(spec: PolicySpec, noisy: bool) -> Policy:
 
 def _factory(name: str) -> Callable[[], Policy]:
   """The factory that module:factory names. Raises UserError if it is not there."""
-  module, _, attribute = name.partition(":")
   try:
-    found = getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError) as error:
-    raise cli.UserError(
-      f"policy {name!r}: {error}; expected a function without arguments that can be"
-      " imported from the folder in which you start the program"
-    ) from error
-  if not callable(found):
-    raise cli.UserError(f"policy {name!r} is {found!r}, expected a function")
-  return found
+    return factories.load(name)
+  except ValueError as error:
+    raise cli.UserError(f"policy {error}") from error
 
 
 def _source_version(name: str) -> str:

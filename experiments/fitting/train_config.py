@@ -8,8 +8,8 @@ import numpy as np
 
 from data_pipeline import transforms
 from experiments import cli
+from hand_eye import architectures, training
 from hand_eye import network as network_lib
-from hand_eye import training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,19 @@ def check_phases(phases: Any) -> None:
 
 
 def build_network(section: Mapping[str, Any]) -> network_lib.NetworkConfig:
-  """The network of a config's section: a preset, and fields that are not None."""
-  overrides = {k: v for k, v in section.items() if k != "preset" and v is not None}
+  """The network of a config's section: a preset, and fields that are not None.
+
+  A preset, or an architecture, of the form 'module:factory' is a network of your own,
+  and the fields are its own.
+  """
+  fields = {k: v for k, v in section.items() if k != "preset" and v is not None}
+  own = next(
+    (n for n in (fields.get("architecture", ""), section["preset"]) if ":" in n), ""
+  )
   try:
-    return network_lib.preset(section["preset"], **overrides)
+    if own:
+      return architectures.configure(**{**fields, "architecture": own})
+    return network_lib.preset(section["preset"], **fields)
   except (TypeError, ValueError) as error:
     raise cli.UserError(f"config.network: {error}") from error
 
@@ -101,11 +110,11 @@ def check_network(
   found: network_lib.NetworkConfig, expected: network_lib.NetworkConfig, what: str
 ) -> None:
   """Raises UserError that names the first field in which two networks differ."""
-  for field in dataclasses.fields(network_lib.NetworkConfig):
-    theirs, ours = getattr(found, field.name), getattr(expected, field.name)
+  for name in dataclasses.asdict(expected):
+    theirs, ours = getattr(found, name, None), getattr(expected, name)
     if theirs != ours:
       raise cli.UserError(
-        f"{what} is of another network: {field.name} is {theirs!r} in it, but"
+        f"{what} is of another network: {name} is {theirs!r} in it, but"
         f" config.network says {ours!r}; use the --config that it was trained with"
       )
 

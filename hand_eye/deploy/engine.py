@@ -64,17 +64,12 @@ class OpenVino:
       counts: numbers of commands that `score` will be asked for.
 
     Raises:
-      EngineError: if OpenVINO is not installed, the name is none, the processor has no
-        such products, or the network is of another architecture.
+      EngineError: if OpenVINO is not installed, the name is none, or the processor has
+        no such products.
     """
     if name not in ENGINES:
       raise EngineError(
         f"the engine {name!r} is not known, expected one of {', '.join(ENGINES)}."
-      )
-    if config.architecture != "figure4":
-      raise EngineError(
-        f"the engine {name} computes networks of the architecture figure4, and this one"
-        f" is {config.architecture}: load the policy without an engine."
       )
     builder = _Builder(weights, config, ENGINES[name].products)
     self._encode = builder.image_half()

@@ -6,7 +6,6 @@ an input with its answer. `policy_file` says what is in it.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from hand_eye import cem, checkpoint, commands, inference, network, servo
+from hand_eye import architectures, cem, checkpoint, commands, network, servo
 from hand_eye import constraints as constraints_lib
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Inputs
@@ -124,7 +123,7 @@ def parts_of(path: str | pathlib.Path) -> PolicyParts:
   limits_of = manifest["workspace"]
   return PolicyParts(
     weights=checkpoint.PolicyWeights(
-      network.NetworkConfig(**manifest["network"]),
+      architectures.configure(**manifest["network"]),
       tree["params"],
       tree["batch_stats"],
       manifest["step"],
@@ -143,17 +142,18 @@ def _contents(
   platforms: tuple[str, ...],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
   """The manifest and the members, as `policy_file` describes them."""
+  predictor = architectures.build_for_control(weights.config)
   functions = array_functions(
     servo.Servo(
-      inference.build_predictor(weights.config),
+      predictor,
       config,
       workspace=None if limits is None else commands.Workspace(**_arrays(limits)),
       constraints=constraints,
     )
   )
-  prepare = jax.jit(functools.partial(inference.prepare, config=weights.config))
-  folded = jax.device_get(prepare(weights.params, weights.batch_stats))
-  tree = {"params": folded, "batch_stats": {}}
+  prepared = jax.jit(predictor.prepare)(weights.params, weights.batch_stats)
+  params, batch_stats = jax.device_get(prepared)
+  tree = {"params": params, "batch_stats": batch_stats}
   inputs = _golden_inputs(weights.config, limits)
   members = {"weights.npz": policy_file.npz(policy_file.flatten(tree))}
   for name, blob in _export(functions, tree, inputs, platforms).items():

@@ -11,7 +11,6 @@ onnxruntime`.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
@@ -21,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hand_eye import checkpoint, commands, inference, limits, network, servo
+from hand_eye import architectures, checkpoint, commands, limits, network, servo
 from hand_eye.constraints import Constraints
 from hand_eye.deploy import onnx_graph
 from hand_eye.deploy.onnx_graph import FREE
@@ -100,13 +99,15 @@ def _halves(
 ) -> tuple[dict[str, bytes], Arrays, dict[str, Any]]:
   """Both files, inputs with their answers, and what the manifest says of the inputs."""
   # What XLA needs bfloat16 for, other engines decide for themselves.
-  config = dataclasses.replace(weights.config, dtype="float32")
-  predictor = inference.build_predictor(config)
-  prepare = jax.jit(functools.partial(inference.prepare, config=config))
-  folded = jax.device_get(prepare(weights.params, weights.batch_stats))
+  config = weights.config
+  if hasattr(config, "dtype"):
+    config = dataclasses.replace(config, dtype="float32")
+  predictor = architectures.build_for_control(config)
+  prepared = jax.jit(predictor.prepare)(weights.params, weights.batch_stats)
+  params, batch_stats = jax.device_get(prepared)
 
   def encode(images):
-    return predictor.encode(folded, {}, images)
+    return predictor.encode(params, batch_stats, images)
 
   shape = (1, config.crop_size, config.crop_size, network.IMAGE_CHANNELS)
   images = jax.ShapeDtypeStruct(shape, np.uint8)
@@ -117,7 +118,7 @@ def _halves(
   def score(*given):
     *leaves, candidates = given
     features = jax.tree.unflatten(structure, leaves)
-    return [predictor.score(folded, {}, features, candidates)]
+    return [predictor.score(params, batch_stats, features, candidates)]
 
   def leaves_of(images):
     return jax.tree.leaves(encode(images))

@@ -1,7 +1,7 @@
 """The container of an exported policy: a zip archive whose every byte is checked.
 
   manifest.json   format, network, servo, limits, versions, checksums of everything
-  weights.npz     what `inference.prepare` made of the weights, by path, float32
+  weights.npz     what `network.Predictor.prepare` made of the weights, by path
   whole.bin       the decision function, from `jax.export`, for cpu, cuda and tpu
   begin.bin encode.bin propose.bin score.bin update.bin finish.bin
                   its parts, for deadlines and engines: those of `servo.Servo`

@@ -281,6 +281,12 @@ def _check_device(
       f"the engine {engine} is for CPUs, and JAX runs on {backend} here. Load {path}"
       " without an engine, or set JAX_PLATFORMS=cpu."
     )
+  architecture = manifest["network"].get("architecture", "figure4")
+  if engine is not None and architecture != "figure4":
+    raise PolicyFileError(
+      f"engines compute networks of the architecture figure4, and that of {path} is"
+      f" {architecture}. Load it without an engine."
+    )
 
 
 def read_manifest(path: str | pathlib.Path) -> dict[str, Any]:

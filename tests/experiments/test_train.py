@@ -158,7 +158,7 @@ def test_a_run_that_diverges_stops(data, tmp_path):
     ({"phases": 3}, "phases is 3"),
     ({"epochs": 3}, "unknown field 'epochs'"),
     ({"optimizer": {"rate": 1}}, "unknown field 'rate'"),
-    ({"optimizer": {"name": "adam"}}, "unknown optimizer 'adam'"),
+    ({"optimizer": {"name": "adamm"}}, "unknown optimizer 'adamm'"),
     ({"jitter": {"contrast": 2.0}}, "contrast is 2.0"),
   ],
 )

@@ -17,7 +17,7 @@ from experiments import cli, evaluate, watch
 from experiments.configs import demo as demo_config
 from experiments.evaluation import policies as policies_lib
 from experiments.pictures import window
-from hand_eye import checkpoint, training
+from hand_eye import architectures, checkpoint, training
 from hand_eye import network as network_lib
 
 
@@ -85,7 +85,7 @@ def test_the_servo_is_told_with_its_decisions(config, tmp_path):
   config.network.update(small)
   network = network_lib.preset(config.network.preset, **small)
   state = training.init_state(
-    network_lib.build_predictor(network),
+    architectures.build(network),
     training.make_optimizer(training.OptimizerConfig()),
     jax.random.key(0),
   )

@@ -21,7 +21,7 @@ def _state(config=TINY, optimizer="adamw"):
   rng = np.random.default_rng(0)
   params, batch_stats, average, average_stats = jax.tree.map(
     lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(leaf.dtype)),
-    2 * jax.eval_shape(network.build_predictor(config).init, jax.random.key(0)),
+    2 * jax.eval_shape(network.build(config).init, jax.random.key(0)),
   )
   return training.TrainState(
     step=jnp.zeros((), jnp.int32),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_eye import glimpse, inference, network, presets, training
+from hand_eye import glimpse, presets, training
 from hand_eye.checkpoint import PolicyWeights
 from hand_eye.deploy import export, runtime
 
@@ -16,7 +16,7 @@ SMALL = presets.preset(
 
 @pytest.fixture(scope="module")
 def predictor():
-  return network.build_predictor(SMALL)
+  return glimpse.build(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +114,6 @@ def test_a_batch_without_poses_is_refused(predictor):
   )
   with pytest.raises(ValueError, match="no pose"):
     step(state, batch)
-
-
-def test_the_network_for_control_is_the_one_that_was_trained(predictor, weights):
-  fast = inference.build_predictor(SMALL)
-  packed = inference.prepare(*weights, SMALL)
-  image, asked = pictures(1), commands(4)
-  plain = predictor.score(*weights, predictor.encode(*weights, image), asked)
-  for given in (weights, (packed, {})):
-    scores = fast.score(*given, fast.encode(*given, image), asked)
-    np.testing.assert_allclose(scores, plain, atol=1e-5)
 
 
 def test_exports(tmp_path, weights):

@@ -34,7 +34,7 @@ def _random_variables(config, seed=0):
       return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
     return rng.normal(size=x.shape, scale=0.2).astype(np.float32)
 
-  shapes = jax.eval_shape(network.build_predictor(config).init, jax.random.key(0))
+  shapes = jax.eval_shape(network.build(config).init, jax.random.key(0))
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
@@ -61,8 +61,8 @@ def _probabilities(predictor, variables, images, candidates):
 
 def _check_equal(config, variables, num_images=1, count=11):
   inputs = _images(config, num_images), _commands(count)
-  plain = _probabilities(network.build_predictor(config), variables, *inputs)
-  fast = _probabilities(inference.build_predictor(config), variables, *inputs)
+  plain = _probabilities(network.build(config), variables, *inputs)
+  fast = _probabilities(inference.build(config), variables, *inputs)
   assert np.std(plain) > 1e-3
   np.testing.assert_allclose(fast, plain, atol=TOLERANCE, rtol=0)
 
@@ -80,7 +80,7 @@ def test_equals_the_plain_network(name):
 def test_equals_the_plain_network_on_trained_weights(channels):
   config = network.preset("small", channels=channels, image_convs=1, command_convs=1)
   config = WIDE if channels == 64 else config
-  predictor = network.build_predictor(config)
+  predictor = network.build(config)
   optimizer = training.make_optimizer(training.OptimizerConfig())
   state = training.init_state(predictor, optimizer, jax.random.key(0))
   step = training.make_train_step(predictor, optimizer)
@@ -136,7 +136,7 @@ def test_pregrasp_share_is_what_the_whole_stem_would_add():
 
 def test_prepared_weights_do_in_place_of_the_trained_ones():
   variables, inputs = _random_variables(WIDE), (_images(WIDE), _commands(5))
-  predictor = inference.build_predictor(WIDE)
+  predictor = inference.build(WIDE)
   prepared = inference.prepare(*variables, WIDE), {}
   np.testing.assert_allclose(
     _probabilities(predictor, prepared, *inputs),
@@ -157,7 +157,7 @@ def test_prepared_weights_are_as_many_as_the_trained_ones():
 
 def test_a_fleet_is_scored_like_its_robots():
   variables = _random_variables(WIDE)
-  predictor = inference.build_predictor(WIDE)
+  predictor = inference.build(WIDE)
   images, candidates = _images(WIDE, 3), _commands(8)
 
   def one(image):
@@ -172,8 +172,8 @@ def test_a_fleet_is_scored_like_its_robots():
 def test_bfloat16_is_near():
   config = network.preset("small", channels=64, dtype="bfloat16")
   variables, inputs = _random_variables(config), (_images(config), _commands(9))
-  fast = _probabilities(inference.build_predictor(config), variables, *inputs)
-  exact = network.build_predictor(network.preset("small", channels=64))
+  fast = _probabilities(inference.build(config), variables, *inputs)
+  exact = network.build(network.preset("small", channels=64))
   plain = _probabilities(exact, variables, *inputs)
   np.testing.assert_allclose(fast, plain, atol=0.1)
   assert 1e-4 < np.max(np.abs(fast - plain))
@@ -181,7 +181,7 @@ def test_bfloat16_is_near():
 
 def test_exported_for_all_devices_at_once_it_is_the_same_here():
   variables, inputs = _random_variables(WIDE), (_images(WIDE), _commands(8))
-  predictor = inference.build_predictor(WIDE)
+  predictor = inference.build(WIDE)
 
   def run(params, batch_stats, images, candidates):
     features = predictor.encode(params, batch_stats, images)
@@ -214,7 +214,7 @@ def test_the_servo_decides_as_with_the_plain_network():
     servo.ServoPolicy(build(config), *variables)(
       Observation(*frames), np.array([0, 1], np.uint32)
     )
-    for build in (network.build_predictor, inference.build_predictor)
+    for build in (network.build, inference.build)
   ]
   plain, fast = (made.evidence["probabilities"] for made in decisions)
   count = servo.ServoConfig().num_samples  # Later iterations may go other ways.

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_eye import network
+from hand_eye import architectures, network
 
 TINY = network.preset("small", channels=4, image_convs=1, command_convs=1)
 
 
 @functools.cache
 def _predictor(config=TINY):
-  predictor = network.build_predictor(config)
+  predictor = network.build(config)
   return predictor._replace(
     apply=jax.jit(predictor.apply, static_argnames="train"),
     encode=jax.jit(predictor.encode),
@@ -46,7 +46,7 @@ def _inputs(count, size=64, seed=0):
 
 
 def _abstract(name):
-  predictor = network.build_predictor(network.preset(name))
+  predictor = architectures.build(network.preset(name))
   size = predictor.config.crop_size
   images = jax.ShapeDtypeStruct((2, size, size, 6), jnp.uint8)
   commands = jax.ShapeDtypeStruct((2, 5), jnp.float32)
@@ -295,7 +295,7 @@ def test_wrong_configurations_are_one_clear_error(name, overrides, message):
 
 def test_without_the_pregrasp_image_it_makes_no_difference():
   config = network.preset("small", channels=4, image_convs=0, pregrasp=False)
-  predictor = network.build_predictor(config)
+  predictor = network.build(config)
   params, batch_stats = predictor.init(jax.random.key(0))
   images = np.zeros((2, config.crop_size, config.crop_size, 6), np.uint8)
   images[1, ..., :3] = 200

@@ -199,7 +199,7 @@ def test_a_gripper_outside_comes_back_or_holds():
 def test_a_fleet_decides_together_like_each_alone():
   """`jax.vmap` over robots: poses, workspaces, constraints, keys of their own."""
   config = network.preset("small", channels=4, image_convs=1, command_convs=1)
-  predictor = network.build_predictor(config)
+  predictor = network.build(config)
   params, batch_stats = predictor.init(jax.random.key(0))
   rng = np.random.default_rng(0)
   params["logit"]["kernel"] = rng.normal(size=(64, 1)).astype(np.float32) / 4
@@ -406,7 +406,7 @@ def test_wrong_configurations_are_refused(fields, message):
 def test_network_decides_like_its_parts():
   """The real network: candidates' probabilities are those of `Predictor.apply`."""
   config = network.preset("small", channels=4, image_convs=1, command_convs=1)
-  predictor = network.build_predictor(config)
+  predictor = network.build(config)
   params, batch_stats = predictor.init(jax.random.key(0))
   rng = np.random.default_rng(0)
   params["logit"]["kernel"] = rng.normal(size=(64, 1)).astype(np.float32) / 4

@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from hand_eye import losses, network, training
@@ -18,7 +19,7 @@ BATCH = 16
 
 @functools.cache
 def _parts(config=TINY, **optimizer):
-  predictor = network.build_predictor(config)
+  predictor = network.build(config)
   optimizer = training.make_optimizer(training.OptimizerConfig(**optimizer))
   return predictor, optimizer, training.make_train_step(predictor, optimizer)
 
@@ -205,6 +206,28 @@ def test_steps_are_those_of_the_formulas():
   np.testing.assert_allclose(step("adamw"), -0.1 * (1.0 + decay), rtol=1e-4)
 
 
+def doubled(learning_rate):
+  return optax.sgd(lambda step: 2 * learning_rate(step))
+
+
+def test_any_optimizer_of_optax_and_one_of_ones_own_by_name():
+  weights, gradient = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, jnp.array([3.0, -4])
+  gradient = {"kernel": gradient, "bias": gradient}
+
+  def step(name, weight_decay):
+    config = training.OptimizerConfig(
+      name=name, learning_rate=0.1, weight_decay=weight_decay, clip_norm=0.0
+    )
+    optimizer = training.make_optimizer(config)
+    return optimizer.update(gradient, optimizer.init(weights), weights)[0]
+
+  made = step("lion", 0.5)  # the sign of the gradient, and kernels decay
+  np.testing.assert_allclose(made["kernel"], [-0.15, 0.05], rtol=1e-5)
+  np.testing.assert_allclose(made["bias"], [-0.1, 0.1], rtol=1e-5)
+  made = step(f"{__name__}:doubled", 0.0)
+  np.testing.assert_allclose(made["bias"], [-0.6, 0.8], rtol=1e-5)
+
+
 def test_the_state_given_to_a_step_is_donated():
   state = _state()
   _train(state, _batch(), 1)
@@ -223,7 +246,13 @@ def test_schedule_rises_and_decays():
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"name": "adam"}, "unknown optimizer 'adam', known: adamw, sgd"),
+    (
+      {"name": "adamm"},
+      "unknown optimizer 'adamm', expected adamw, sgd, another",
+    ),
+    ({"name": "adam"}, "'adam' takes no weight_decay .* set weight_decay to 0"),
+    ({"name": "chain", "weight_decay": 0.0}, "'chain' takes no learning_rate"),
+    ({"name": "absent:make"}, "'absent:make': No module .* expected module:factory"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ({"warmup_steps": 9, "decay_steps": 9}, "decay_steps 9 is not after"),
   ],

@@ -48,7 +48,7 @@ def test_the_peer_is_the_same_network():
   commands = rng.normal(size=(5, 5)).astype(np.float32)
   with torch.inference_mode():
     found = score(encode(torch.from_numpy(images)), torch.from_numpy(commands)).numpy()
-  ours = inference.build_predictor(config)
+  ours = inference.build(config)
   features = jax.jit(ours.encode)(*variables, images)
   expected = jax.jit(ours.score)(*variables, features, commands)
   np.testing.assert_allclose(found, expected, atol=1e-3 * np.std(expected) + 1e-4)

@@ -19,7 +19,7 @@ COUNT = 5
 
 def _variables(config=CONFIG, seed=0):
   rng = np.random.default_rng(seed)
-  params, batch_stats = network.build_predictor(config).init(jax.random.key(0))
+  params, batch_stats = network.build(config).init(jax.random.key(0))
   noisy = lambda x: x + rng.normal(size=x.shape, scale=0.1).astype(np.float32)  # noqa: E731
   params = jax.tree.map(noisy, params)
   return params, jax.tree.map(lambda x: x + np.float32(0.1), batch_stats)

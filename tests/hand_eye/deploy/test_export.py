@@ -46,7 +46,7 @@ def _observation(seed, **fields):
 
 @pytest.fixture(scope="module")
 def weights():
-  params, batch_stats = network.build_predictor(CONFIG).init(jax.random.key(0))
+  params, batch_stats = network.build(CONFIG).init(jax.random.key(0))
   kernel = np.random.default_rng(0).normal(size=(64, 1)) / 4
   params["logit"]["kernel"] = kernel.astype(np.float32)
   return checkpoint.PolicyWeights(CONFIG, params, batch_stats, 7)
@@ -62,7 +62,7 @@ def exported(weights, tmp_path_factory):
 @pytest.fixture(scope="module")
 def in_process(weights):
   return servo.ServoPolicy(
-    inference.build_predictor(CONFIG),
+    inference.build(CONFIG),
     weights.params,
     weights.batch_stats,
     workspace=WORKSPACE,
@@ -96,7 +96,7 @@ def test_exported_policy_scores_like_the_network_that_was_trained(weights, expor
   seen = _observation(0)
   made = loaded(seen, np.zeros(2, np.uint32)).evidence
   pair = np.concatenate([seen.pregrasp_image, seen.image], axis=-1)[4:68, 4:68]
-  plain = network.build_predictor(CONFIG)
+  plain = network.build(CONFIG)
 
   @jax.jit
   def score(candidates):

@@ -156,7 +156,7 @@ def test_trained_weights_give_the_same_probabilities(shipped):
   folder, (weights, *_) = shipped
   policy = onnx_reference.OnnxPolicy(folder)
   assert policy.manifest["largest_gap"] <= onnx_policy.TOLERANCE
-  predictor = inference.build_predictor(weights.config)
+  predictor = inference.build(weights.config)
   size = weights.config.crop_size
   encode = jax.jit(lambda x: predictor.encode(weights.params, weights.batch_stats, x))
   score = jax.jit(
@@ -270,7 +270,7 @@ def test_files_that_compute_something_else_are_not_written(tmp_path, monkeypatch
 def test_untrained_networks_of_other_forms_convert(fields, tmp_path):
   given = {"channels": 8, "image_convs": 1, "final_convs": 1, **fields}
   config = network.preset("small", **given)
-  params, batch_stats = network.build_predictor(config).init(jax.random.key(0))
+  params, batch_stats = network.build(config).init(jax.random.key(0))
   logit = params["logit"]
   logit["kernel"] = RNG.normal(size=logit["kernel"].shape).astype(np.float32)
   weights = checkpoint.PolicyWeights(config, params, batch_stats, 1)
@@ -285,7 +285,7 @@ def test_the_reference_decides_like_the_policy(shipped):
   reference = onnx_reference.OnnxPolicy(folder)
   size = parts.weights.config.frame_size
   images, pose = _frames(size), np.array([0.6, 0.1, 0.12, 0.3], np.float32)
-  predictor = inference.build_predictor(parts.weights.config)
+  predictor = inference.build(parts.weights.config)
   decide = jax.jit(servo.Servo(predictor, parts.config).decide)
   weights = {
     "params": parts.weights.params,

@@ -54,7 +54,7 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def weights():
-  params, batch_stats = network.build_predictor(CONFIG).init(jax.random.key(0))
+  params, batch_stats = network.build(CONFIG).init(jax.random.key(0))
   kernel = np.random.default_rng(0).normal(size=(64, 1)) / 4
   params["logit"]["kernel"] = kernel.astype(np.float32)
   return checkpoint.PolicyWeights(CONFIG, params, batch_stats, 7)
