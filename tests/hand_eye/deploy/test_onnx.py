@@ -13,10 +13,10 @@ import pytest
 import hand_eye
 from hand_eye import (
   algorithm1,
+  architectures,
   cem,
   checkpoint,
   commands,
-  inference,
   limits,
   network,
   servo,
@@ -156,7 +156,7 @@ def test_trained_weights_give_the_same_probabilities(shipped):
   folder, (weights, *_) = shipped
   policy = onnx_reference.OnnxPolicy(folder)
   assert policy.manifest["largest_gap"] <= onnx_policy.TOLERANCE
-  predictor = inference.build(weights.config)
+  predictor = architectures.build_for_control(weights.config)
   size = weights.config.crop_size
   encode = jax.jit(lambda x: predictor.encode(weights.params, weights.batch_stats, x))
   score = jax.jit(
@@ -285,7 +285,7 @@ def test_the_reference_decides_like_the_policy(shipped):
   reference = onnx_reference.OnnxPolicy(folder)
   size = parts.weights.config.frame_size
   images, pose = _frames(size), np.array([0.6, 0.1, 0.12, 0.3], np.float32)
-  predictor = inference.build(parts.weights.config)
+  predictor = architectures.build_for_control(parts.weights.config)
   decide = jax.jit(servo.Servo(predictor, parts.config).decide)
   weights = {
     "params": parts.weights.params,
