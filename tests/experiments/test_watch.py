@@ -174,7 +174,7 @@ def test_every_policy_without_a_network_can_be_watched(config, name):
 
 def test_the_shipped_policy_can_be_watched(config):
   """Two robots have it side by side, each with frames of its own."""
-  file = Path(hand_eye.__file__).parent / "pretrained" / "two_cores.hep"
+  file = Path(hand_eye.__file__).parent / "pretrained" / "small.hep"
   networks = policies_lib.Networks(exported=str(file))
   spec = policies_lib.choose("exported", config, networks)
   policies = [policies_lib.make_policy(spec) for _ in range(2)]

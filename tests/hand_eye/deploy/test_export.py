@@ -20,7 +20,7 @@ from hand_eye.deploy import export, policy_file, runtime
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = pathlib.Path(__file__).parents[3]
-SHIPPED = ROOT / "hand_eye" / "pretrained" / "two_cores.hep"
+SHIPPED = ROOT / "hand_eye" / "pretrained" / "small.hep"
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
   low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
