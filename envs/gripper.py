@@ -114,7 +114,7 @@ def _add_finger(spec, palm, side: int, name: str, finger: Finger) -> None:
     mass=0.04,
     friction=(finger.friction, 0.02, 0.002),
     condim=6,
-    priority=1,
+    priority=2,  # above all objects': in a grip the pads' own friction counts
     solref=(0.012, 1.0),
   )
   # Holds the pad upright whatever the proximal link does, softly.

@@ -124,6 +124,9 @@ def _set_options(
   option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
   # What lies still is not simulated until it is touched: half of the physics' time.
   option.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
+  # Heaps creep for seconds at a millimetre a second, which costs most of a full bin's
+  # time; an attempt counts what is slower than 20 as at rest.
+  option.sleep_tolerance = 0.005  # m/s
   spec.visual.global_.offwidth = largest_image
   spec.visual.global_.offheight = largest_image
   # What nobody can see in a small frame costs three quarters of its drawing.

@@ -160,7 +160,10 @@ def _add_soft(
   flex.damping = 0.01
   flex.selfcollide = mujoco.mjtFlexSelf.mjFLEXSELF_NONE
   flex.friction = (thing.friction, 0.01, 0.003)
-  flex.condim = 4
+  # A soft body touches with many points at once, which resist twisting and rolling
+  # without friction terms of their own; each term costs as much as the sliding ones.
+  flex.condim = 3
+  flex.priority = 1  # else a rigid thing's six would count
   flex.solref = (0.01, 1.0)
   flex.rgba = (*thing.colour, thing.opacity)
   spec.option.iterations = max(spec.option.iterations, _SOFT_ITERATIONS)
