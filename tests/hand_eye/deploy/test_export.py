@@ -153,7 +153,7 @@ def test_workspace_of_the_file_bounds_that_of_the_observation(exported):
 # With what jax itself needs.
 _ENOUGH = ("jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum", "flatbuffers")
 # Beside `hand_eye/deploy`: tests/test_architecture.py lets it import no others.
-_FILES = ("constraints", "decision", "observations", "presets")
+_FILES = ("constraints", "decision", "observations", "platforms", "presets")
 
 
 def test_the_documentation_names_the_files_that_a_control_process_needs():
