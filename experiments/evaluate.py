@@ -143,7 +143,7 @@ def evaluate(
       workdir / "config.json", facts, "an evaluation", growing=("policies",)
     )
     rows: list[dict[str, Any]] = []
-    for some in _parts(trials) if stop_when_decided else [trials]:
+    for some in growing(trials) if stop_when_decided else [trials]:
       rows = trials_lib.run(
         some, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
       )
@@ -170,7 +170,7 @@ def evaluate(
   return summary
 
 
-def _parts(trials: Sequence[trials_lib.Trial]) -> list[list[trials_lib.Trial]]:
+def growing(trials: Sequence[trials_lib.Trial]) -> list[list[trials_lib.Trial]]:
   """Ever more of the trials: with each part, some more bins of all policies."""
   bins = dict.fromkeys((trial.protocol, trial.first) for trial in trials)
   wanted: set[tuple[str, int]] = set()

@@ -14,7 +14,6 @@ LeRobot wants a time for every frame. Steps have none: step t is given the time 
 over `fps`, which only counts steps.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -38,6 +37,7 @@ _FILES_PER_CHUNK = 1000
 _FILE_MB = 100
 _VIDEO_MB = 200  # Named although there is no video.
 _EPISODES_AT_ONCE = 32
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 _EVERY = 4  # Of so many pixels, down and across, one enters the statistics.
 
 _DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -103,7 +103,7 @@ def export(
 def _write(
   dataset: source.Dataset, folder: Path, fps: int, advance: Callable[[int], None]
 ) -> None:
-  stats = {name: _Stats() for name in (PREGRASP, IMAGE, *_NUMBERS)}
+  stats = _new_stats()
   files, episodes = _DataFiles(folder), _Episodes(folder)
   num_episodes = num_frames = 0
   for begin in range(0, len(dataset), _EPISODES_AT_ONCE):
@@ -119,11 +119,13 @@ def _write(
         continue
       numbers = _numbers(record, num_episodes, num_frames, fps)
       tables.append(_table(numbers, records.jpegs(dataset[attempt])))
-      for name, values in numbers.items():
-        stats[name].add(values)
-      stats[PREGRASP].add(_some_pixels(record["pregrasp_image"]))
-      stats[IMAGE].add(_some_pixels(record["images"]))
-      rows.append(_episode_row(record, numbers, num_frames))
+      values = numbers | {
+        PREGRASP: np.repeat(record["pregrasp_image"][None], len(record["images"]), 0),
+        IMAGE: record["images"],
+      }
+      for name, one in values.items():
+        stats[name].add(one)
+      rows.append(_episode_row(record, values, num_frames))
       num_episodes += 1
       num_frames += len(record["poses"])
     if rows:
@@ -138,11 +140,6 @@ def _write(
   episodes.close()
   _write_tasks(folder)
   all_stats = {name: one.result() for name, one in stats.items()}
-  for name in (PREGRASP, IMAGE):
-    all_stats[name] = {
-      key: value if key == "count" else [[[channel]] for channel in value]
-      for key, value in all_stats[name].items()
-    }  # Of channels from 0 to 1, [3, 1, 1] as LeRobot has them.
   _write_json(folder / "meta/stats.json", all_stats)
   info = _info(dataset.frame_size, num_episodes, num_frames, fps)
   _write_json(folder / "meta/info.json", info)
@@ -186,10 +183,10 @@ def _table(numbers: dict[str, np.ndarray], jpegs: list[bytes]) -> pa.Table:
 
 
 def _episode_row(
-  record: dict[str, Any], numbers: dict[str, np.ndarray], first: int
+  record: dict[str, Any], values: dict[str, np.ndarray], first: int
 ) -> dict[str, Any]:
   row: dict[str, Any] = {
-    "episode_index": int(numbers["episode_index"][0]),
+    "episode_index": int(values["episode_index"][0]),
     "tasks": [TASK],
     "length": len(record["poses"]),
     "dataset_from_index": first,
@@ -202,11 +199,16 @@ def _episode_row(
     name: record[name]
     for name in ("attempt_id", "unit", "policy", "round", "success", "grasped")
   }
-  for name, values in numbers.items():
-    stats = _Stats()
-    stats.add(values)
+  # LeRobot makes the statistics of a part from those of its episodes.
+  for name, stats in _new_stats().items():
+    stats.add(values[name])
     row |= {f"stats/{name}/{key}": value for key, value in stats.result().items()}
   return row
+
+
+def _new_stats() -> dict[str, "_Numbers | _Pixels"]:
+  images: dict[str, _Numbers | _Pixels] = {PREGRASP: _Pixels(), IMAGE: _Pixels()}
+  return images | {name: _Numbers() for name in _NUMBERS}
 
 
 class _DataFiles:
@@ -257,40 +259,68 @@ class _Episodes:
       self._writer.close()
 
 
-@dataclasses.dataclass
-class _Stats:
-  """Minimum, maximum, mean and deviation of rows that come in parts."""
+class _Numbers:
+  """Statistics of rows of numbers that come in parts."""
 
-  count: int = 0
-  total: Any = 0.0
-  squares: Any = 0.0
-  low: Any = np.inf
-  high: Any = -np.inf
+  def __init__(self) -> None:
+    self._parts: list[np.ndarray] = []
 
   def add(self, values: np.ndarray) -> None:
     """Takes rows [N] or [N, D]."""
-    rows = values.reshape(len(values), -1).astype(np.float64)
-    self.count += len(rows)
-    self.total = self.total + rows.sum(axis=0)
-    self.squares = self.squares + np.square(rows).sum(axis=0)
-    self.low = np.minimum(self.low, rows.min(axis=0))
-    self.high = np.maximum(self.high, rows.max(axis=0))
+    self._parts.append(values.reshape(len(values), -1))
 
   def result(self) -> dict[str, Any]:
-    mean = self.total / self.count
-    variance = np.maximum(self.squares / self.count - np.square(mean), 0)
-    return {
-      "min": self.low.tolist(),
-      "max": self.high.tolist(),
-      "mean": mean.tolist(),
-      "std": np.sqrt(variance).tolist(),
-      "count": [self.count],
+    rows = np.concatenate(self._parts).astype(np.float64)
+    quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
+    found = {
+      "min": rows.min(axis=0),
+      "max": rows.max(axis=0),
+      "mean": rows.mean(axis=0),
+      "std": rows.std(axis=0),
+      **dict(zip(QUANTILES, quantiles, strict=True)),
+    }
+    return {key: value.tolist() for key, value in found.items()} | {
+      "count": [len(rows)]
     }
 
 
-def _some_pixels(images: np.ndarray) -> np.ndarray:
-  """Some pixels of images [..., H, W, 3], [N, 3] from 0 to 1."""
-  return images[..., ::_EVERY, ::_EVERY, :].reshape(-1, 3) / 255
+class _Pixels:
+  """Statistics of the channels of images, 0 to 1, each [3, 1, 1] as LeRobot has it.
+
+  Of every _EVERY-th pixel, exactly: a channel has 256 levels.
+  """
+
+  def __init__(self) -> None:
+    self._levels = np.zeros((3, 256), np.int64)
+    self._images = 0
+
+  def add(self, images: np.ndarray) -> None:
+    """Takes images uint8[N, H, W, 3]."""
+    self._images += len(images)
+    for channel in range(3):
+      pixels = images[:, ::_EVERY, ::_EVERY, channel].reshape(-1)
+      self._levels[channel] += np.bincount(pixels, minlength=256)
+
+  def result(self) -> dict[str, Any]:
+    counts, level = self._levels, np.arange(256) / 255
+    total = counts.sum(axis=1)
+    mean = counts @ level / total
+    variance = counts @ level**2 / total - mean**2
+    below = np.cumsum(counts, axis=1) / total[:, None]  # [3, 256]
+    present = counts > 0
+    found = {
+      "min": level[present.argmax(axis=1)],
+      "max": level[255 - present[:, ::-1].argmax(axis=1)],
+      "mean": mean,
+      "std": np.sqrt(np.maximum(variance, 0)),
+      **{
+        name: level[(below < share).sum(axis=1).clip(max=255)]
+        for name, share in QUANTILES.items()
+      },
+    }
+    return {key: value.reshape(3, 1, 1).tolist() for key, value in found.items()} | {
+      "count": [self._images]
+    }
 
 
 def _write_tasks(folder: Path) -> None:

@@ -93,6 +93,8 @@ def test_statistics_are_those_of_the_whole(exported, dataset):
     ("std", action.std(axis=0)),
     ("min", action.min(axis=0)),
     ("max", action.max(axis=0)),
+    ("q10", np.quantile(action, 0.1, axis=0)),
+    ("q99", np.quantile(action, 0.99, axis=0)),
   ):
     np.testing.assert_allclose(stats["action"][name], expected, atol=1e-6)
   assert stats["action"]["count"] == [len(action)]
@@ -104,6 +106,29 @@ def test_statistics_are_those_of_the_whole(exported, dataset):
       np.testing.assert_allclose(
         np.ravel(stats[name][key]), expected(pixels.reshape(-1, 3), 0), atol=1e-9
       )
+    for key, share in lerobot.QUANTILES.items():
+      np.testing.assert_allclose(
+        np.ravel(stats[name][key]),
+        np.quantile(pixels.reshape(-1, 3), share, axis=0),
+        atol=1 / 255,
+      )
+
+
+def test_each_attempt_has_all_statistics_for_those_who_take_a_part(exported):
+  whole = read_json(exported, "stats.json")
+  rows = episodes(exported)
+  for name, stats in whole.items():
+    for key in stats:
+      assert all(
+        np.shape(row[f"stats/{name}/{key}"]) == np.shape(stats[key]) for row in rows
+      )
+  # LeRobot's own way from parts to the whole: means weighted by counts.
+  for name in (lerobot.IMAGE, lerobot.PREGRASP, "action"):
+    means = np.array([row[f"stats/{name}/mean"] for row in rows])
+    counts = [row[f"stats/{name}/count"][0] for row in rows]
+    np.testing.assert_allclose(
+      np.average(means, axis=0, weights=counts), whole[name]["mean"], atol=1e-9
+    )
 
 
 def test_the_task_is_found_by_its_text(exported):
