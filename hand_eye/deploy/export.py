@@ -113,12 +113,12 @@ class PolicyParts(NamedTuple):
 
 
 def parts_of(path: str | pathlib.Path) -> PolicyParts:
-  """Reads the weights, settings and limits of a policy file.
+  """Reads the weights, settings and limits of a policy file, also of an older format.
 
   Raises:
     PolicyFileError: it is missing or damaged.
   """
-  manifest, members = policy_file.read(pathlib.Path(path))
+  manifest, members = policy_file.read(pathlib.Path(path), policy_file.SAME_WEIGHTS)
   tree = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
   limits_of = manifest["workspace"]
   return PolicyParts(

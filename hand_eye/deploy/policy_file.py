@@ -7,8 +7,9 @@
                   its parts, for deadlines and engines: those of `servo.Servo`
   golden.npz      an input and the answer to it, checked when the file is loaded
 
-The functions are promised readable by later releases of JAX for six months; then export
-again from the checkpoint. Nothing is pickled, and reading runs nothing.
+The functions are promised readable by later releases of JAX for six months; then a file
+is exported again from itself, which needs its weights alone. Nothing is pickled, and
+reading runs nothing.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from hand_eye import constraints
 # 1: the whole decision alone. 2: with its parts, constraints and limits of a step.
 # 3: other parts, the same with and without an engine.
 FORMAT = 3
+SAME_WEIGHTS = 2  # since this format; such a file can be exported again from itself
 PLATFORMS = ("cpu", "cuda", "tpu")
 WHOLE = "whole"
 PARTS = ("begin", "encode", "propose", "score", "update", "finish")
@@ -43,15 +45,21 @@ def seal(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> dict[str,
   return {**manifest, "sha256": {**checksums, "manifest.json": _digest(manifest)}}
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read(
+  path: pathlib.Path, oldest: int = FORMAT
+) -> tuple[dict[str, Any], dict[str, bytes]]:
   """Reads and checks a file; returns its manifest and its members by name.
+
+  Args:
+    path: of the file.
+    oldest: format that will do.
 
   Raises:
     PolicyFileError: if it is missing, damaged, of another format, or has limits that
       are not finite and positive.
   """
   members = _read_members(path)
-  manifest = _read_manifest(path, members)
+  manifest = _read_manifest(path, members, oldest)
   problem = limits_problem(manifest)
   if problem:
     raise PolicyFileError(f"{path} has no usable limits: {problem}. Export it again.")
@@ -180,7 +188,9 @@ def _read_members(path: pathlib.Path) -> dict[str, bytes]:
     ) from error
 
 
-def _read_manifest(path: pathlib.Path, members: Mapping[str, bytes]) -> dict[str, Any]:
+def _read_manifest(
+  path: pathlib.Path, members: Mapping[str, bytes], oldest: int
+) -> dict[str, Any]:
   try:
     manifest = json.loads(members["manifest.json"])
     found, checksums = manifest["format"], manifest.get("sha256")
@@ -188,16 +198,13 @@ def _read_manifest(path: pathlib.Path, members: Mapping[str, bytes]) -> dict[str
     raise PolicyFileError(
       f"{path} is damaged or no policy file: it has no manifest."
     ) from error
-  if found != FORMAT:
-    older = isinstance(found, int) and found < FORMAT
+  if found not in range(oldest, FORMAT + 1):
+    advice = "export the policy again with this version, or use the one that wrote it."
+    if found in range(FORMAT):
+      source = f"itself: {again(path)}" if found >= SAME_WEIGHTS else "its checkpoint"
+      advice = f"it is older than this program; export it again from {source}."
     raise PolicyFileError(
-      f"{path} has format {found!r}, this program reads {FORMAT}: "
-      + (
-        "it is older than this program; export it again from its checkpoint with"
-        " python -m experiments.export_policy."
-        if older
-        else "export the policy again with this version, or use the one that wrote it."
-      )
+      f"{path} has format {found!r}, this program reads {FORMAT}: {advice}"
     )
   if not isinstance(checksums, dict):
     raise PolicyFileError(f"{path} is damaged: its manifest has no checksums.")

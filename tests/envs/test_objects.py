@@ -1,5 +1,6 @@
 """Families of objects: sizes, seeds, properties, soft bodies, and how they lie."""
 
+import dataclasses
 import hashlib
 
 import mujoco
@@ -175,6 +176,44 @@ def stretch(body: objects.SoftNodes, data: mujoco.MjData) -> tuple[float, float]
   )
   volume = float(np.linalg.det(edges) / np.linalg.det(square))
   return float(np.abs(lengths / at_rest - 1).max()), volume
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(
+  ("shape", "squares"),
+  [("box", (3, 3, 3)), ("cylinder", (4, 4, 3)), ("ellipsoid", (5, 5, 5))],
+)
+def test_how_sluggishly_a_soft_body_turns(shape, squares, axis):
+  """Its mass is at its corners, see `objects.SoftBody`: measured by a torque.
+
+  Args:
+    squares: one over the mean square along each axis of a solid that reaches from -1
+      to 1.
+  """
+  half = np.array([0.04, 0.03, 0.025])
+  thing = dataclasses.replace(
+    objects.sample_object("soft_ball", 0),
+    soft=objects.SoftBody(shape, tuple(half), young=1e5),
+  )
+  spec = mujoco.MjSpec()
+  spec.option.gravity = (0, 0, 0)
+  spec.option.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+  names = objects.add_objects(spec, [thing])
+  model = spec.compile()
+  data = mujoco.MjData(model)
+  (body,) = objects.find_bodies(model, names, [thing])
+  mujoco.mj_forward(model, data)
+  arms = body.nodes(data) - body.position(data)
+  along = np.cross(np.eye(3)[axis], arms)  # where nodes move when it turns
+  torque, moved = 1e-3, body.qvel.reshape(-1, 3)
+  data.qfrc_applied[moved] = torque * along / np.sum(along**2)
+  mujoco.mj_step(model, data, nstep=25)
+  speed = np.sum(along * data.qvel[moved]) / np.sum(along**2)
+  inner, mass = half - 0.002, shapes.mass(thing)  # nodes are beneath the skin
+  at_corners = mass * (np.sum(inner**2) - inner[axis] ** 2)
+  assert torque * data.time / speed == pytest.approx(at_corners, rel=0.02)
+  solid = mass * np.delete(half**2 / squares, axis).sum()
+  assert 2.5 < at_corners / solid < 4.8
 
 
 @pytest.mark.parametrize("family", SOFT)
