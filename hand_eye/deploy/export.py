@@ -120,6 +120,8 @@ def parts_of(path: str | pathlib.Path) -> PolicyParts:
   """
   manifest, members = policy_file.read(pathlib.Path(path), policy_file.SAME_WEIGHTS)
   tree = policy_file.unflatten(policy_file.read_arrays(members["weights.npz"]))
+  if "batch_stats" in tree["params"]:  # Earlier files have both one level down.
+    tree = tree["params"]
   limits_of = manifest["workspace"]
   return PolicyParts(
     weights=checkpoint.PolicyWeights(

@@ -108,7 +108,7 @@ def test_a_policy_file_is_exported_again_from_itself(policy_file, tmp_path):
   manifest, members = policy_file_lib.read(policy_file)
   # As of an older format, whose functions this program does not run.
   old = policy_file_lib.seal({**manifest, "format": 2}, members)
-  contents = {"manifest.json": json.dumps(old).encode(), **members}
+  contents = {**members, "manifest.json": json.dumps(old).encode()}
   own.write_bytes(policy_file_lib.archive(contents))
   words = f"format 2.*export it again from itself: python.*--checkpoint={own}"
   with pytest.raises(export.PolicyFileError, match=words):
