@@ -205,7 +205,7 @@ def define_flags(workdir: str = "") -> None:
     " takes an accelerator if there is one, or in each of them. auto: together where"
     " the cluster has an accelerator.",
   )
-  devices.define_flags(cpu_devices=0)
+  devices.define_flags("as many as cores train")
 
 
 def main(_: Sequence[str]) -> bool:
@@ -216,6 +216,9 @@ def main(_: Sequence[str]) -> bool:
     return False
   divide_cpu(args.config, args.schedule, args.cpu_devices)
   devices.join(args.distributed, args.coordinator, args.num_processes, args.process_id)
+  devices.check_platform(
+    args.require_platform or args.config.get("require_platform", "")
+  )
   devices.keep_compiled(args.compilation_cache, args.workdir)
   try:
     campaign(

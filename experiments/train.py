@@ -35,6 +35,7 @@ import jax
 from absl import flags
 
 from data_pipeline import source, splits
+from envs import fleet
 from experiments import cli
 from experiments.datasets import options as options_lib
 from experiments.fitting import curriculum, input_spec, loop, stopping, train_config
@@ -263,12 +264,29 @@ def run(train_fn: Callable[..., loop.Trained]) -> None:
   args = flags.FLAGS
   if not args.workdir:
     raise cli.UserError("--workdir is needed: a folder for checkpoints and metrics")
-  devices_lib.divide_cpu(args.cpu_devices)
+  section = args.config["train"]
+  cpu_devices = devices_lib.choose_cpu_devices(
+    args.workdir,
+    [section["batch_size"], section["eval_batch_size"]],
+    args.cpu_devices,
+    alone=not args.distributed and not args.coordinator,
+  )
+  devices_lib.divide_cpu(cpu_devices)
   devices_lib.join(
     args.distributed, args.coordinator, args.num_processes, args.process_id
   )
   platforms.check()
+  devices_lib.check_platform(
+    args.require_platform or args.config.get("require_platform", "")
+  )
   devices_lib.keep_compiled(args.compilation_cache, args.workdir)
+  if jax.default_backend() == "cpu" and jax.process_index() == 0:
+    print(
+      f"Trains on {len(jax.devices())} CPU devices, of {fleet.num_cores()} cores;"
+      " --cpu_devices sets another number.",
+      file=sys.stderr,
+      flush=True,
+    )
   try:
     trained = _train_with(train_fn, args)
   except stopping.Stopped as stopped:

@@ -19,6 +19,7 @@ from experiments.configs import demo
 
 def get_config() -> ConfigDict:
   config = demo.get_config()
+  config.require_platform = "gpu,tpu"  # on a CPU: --require_platform=any
   config.network.preset = "levine2016"
   config.patches.preset = "levine2016"
   config.collect.num_attempts = 800_000

@@ -1,22 +1,36 @@
 """Devices of a training program: several processes, compilation caches, traces."""
 
+import json
+import math
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from absl import flags
 
+from envs import fleet
 from experiments import cli
 
 # A trace of more steps is too large to look at; the first ones compile.
 _TRACE_AFTER, _TRACE_STEPS = 5, 10
 
+# Platforms by JAX's names, and what is missing where JAX does not find one.
+_INSTALL = {
+  "gpu": "for an NVIDIA GPU pip install 'hand_eye[cuda13]', or hand_eye[cuda12] where"
+  " nvidia-smi says CUDA 12, and unset JAX_PLATFORMS",
+  "tpu": "for a TPU pip install 'hand_eye[tpu]', and unset JAX_PLATFORMS",
+  "cpu": "set JAX_PLATFORMS=cpu",
+}
+_CHOSEN = "devices.json"  # in a work folder
+
 # What names the processes of a run where no cluster does.
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def define_flags(cpu_devices: int = 1) -> None:
-  """Defines the flags; `cpu_devices` is the default of --cpu_devices."""
+def define_flags(automatic: str = "as many as cores are idle when it begins") -> None:
+  """Defines the flags; `automatic` says what --cpu_devices=0, the default, means."""
   flags.DEFINE_bool(
     "distributed",
     False,
@@ -34,11 +48,17 @@ def define_flags(cpu_devices: int = 1) -> None:
   flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0.")
   flags.DEFINE_integer(
     "cpu_devices",
-    cpu_devices,
-    "Devices that a CPU is divided into, each with its share of the batch. As many as"
-    " cores, where nothing else uses them: XLA leaves much of a step to one core."
-    + ("" if cpu_devices else " 0: as many as train."),
-    lower_bound=min(cpu_devices, 1),
+    0,
+    "Devices that a CPU is divided into, each with its share of the batch: XLA leaves"
+    " much of a step to one core. A loss where other programs use the cores. 0:"
+    f" {automatic}.",
+    lower_bound=0,
+  )
+  flags.DEFINE_string(
+    "require_platform",
+    "",
+    "Stop unless JAX uses this: gpu, tpu or cpu, or several (gpu,tpu); any for no"
+    " requirement. Without it, the config's require_platform counts, if it has one.",
   )
   flags.DEFINE_string(
     "compilation_cache",
@@ -102,6 +122,91 @@ def divide_cpu(devices: int) -> None:
   """
   if devices > 1:
     jax.config.update("jax_num_cpu_devices", devices)
+
+
+def check_platform(required: str) -> None:
+  """Stops a run that would silently train on something else.
+
+  Args:
+    required: platforms separated by commas, of --require_platform or a config; '' or
+      'any' requires nothing.
+
+  Raises:
+    UserError: JAX found another platform, or `required` names none.
+  """
+  names = [name.strip() for name in required.split(",") if name.strip()]
+  unknown = [name for name in names if name not in (*_INSTALL, "any")]
+  if unknown:
+    raise cli.UserError(
+      f"--require_platform={required}: {unknown[0]!r} is none of"
+      f" {', '.join((*_INSTALL, 'any'))}"
+    )
+  found = jax.default_backend()
+  if not names or "any" in names or found in names:
+    return
+  raise cli.UserError(
+    f"--require_platform={required}, but JAX found {len(jax.devices())} x {found}"
+    f" ({jax.devices()[0].device_kind}); {_INSTALL[names[0]]}; or, to use what there"
+    " is, --require_platform=any"
+  )
+
+
+def choose_cpu_devices(
+  workdir: str | Path, batch_sizes: Sequence[int], asked: int, alone: bool
+) -> int:
+  """How many devices a CPU is divided into, and writes it to the work folder.
+
+  A run that goes on keeps its number: the weights follow from it to the last bit.
+
+  Args:
+    batch_sizes: that must divide over the devices.
+    asked: of --cpu_devices; 0 to choose as many as cores are idle.
+    alone: whether no other process trains with this one, as they must agree.
+  """
+  path = Path(workdir) / _CHOSEN
+  if asked:
+    devices = asked
+  elif path.is_file():
+    devices = int(json.loads(path.read_text())["cpu_devices"])
+  else:
+    divided = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    most = idle_cores() if alone and not divided else 1
+    batch = math.gcd(*batch_sizes)
+    devices = max(n for n in range(1, max(most, 1) + 1) if batch % n == 0)
+  cli.prepare_workdir(workdir)
+  cli.write_json(path, {"cpu_devices": devices})
+  return devices
+
+
+def idle_cores(seconds: float = 0.5) -> int:
+  """Cores of this process that other programs leave idle, looking for so long.
+
+  Where the system does not say, all that the process may use.
+  """
+  try:
+    before = idle_ticks()
+    time.sleep(seconds)
+    after = idle_ticks()
+  except (OSError, AttributeError):
+    return fleet.num_cores()
+  shares = [
+    (after[core][0] - before[core][0]) / max(1, after[core][1] - before[core][1])
+    for core in before.keys() & after.keys()
+  ]
+  # A tenth of the machine is a shell or a browser; it should not cost a core.
+  return int(sum(shares) + max(0.25, 0.1 * len(shares)))
+
+
+def idle_ticks() -> dict[str, tuple[int, int]]:
+  """Idle and all clock ticks so far of each core that this process may use (Linux)."""
+  mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+  ticks = {}
+  for line in Path("/proc/stat").read_text().splitlines():
+    name, *fields = line.split()
+    if name in mine:
+      counts = [int(field) for field in fields[:8]]
+      ticks[name] = (counts[3] + counts[4], sum(counts))
+  return ticks
 
 
 def _number(variable: str, absent: int) -> int:

@@ -13,7 +13,8 @@ import pytest
 
 from data_pipeline import testing
 from envs import fleet, objects
-from experiments.benchmarks import loader, simulation, torch_peer, training
+from experiments import cli
+from experiments.benchmarks import full_bin, loader, simulation, torch_peer, training
 from hand_eye import network
 
 
@@ -162,3 +163,39 @@ def test_the_peer_is_the_same_network():
   config = network.preset("small", channels=8)
   batch = training.make_batch(config, 4)
   assert torch_peer.load().difference(config, batch) < 1e-3
+
+
+def test_a_full_bin_is_measured_against_another_build(tmp_path, monkeypatch):
+  monkeypatch.setattr(fleet, "num_cores", lambda: 2)
+  rates = {Path(full_bin.__file__).parents[2]: 6.0, tmp_path: 2.0}
+  asked = []
+
+  def rate(build, *arguments):
+    asked.append((build, *arguments))
+    return rates[build]
+
+  monkeypatch.setattr(full_bin, "rate", rate)
+  (tmp_path / "envs").mkdir()
+  (tmp_path / "envs" / "rollout.py").touch()
+  result = full_bin.benchmark(
+    tmp_path / "out", against=tmp_path, num_scenes=3, rounds=2, selection="box"
+  )
+  # In turns, both alike.
+  assert asked == [(build, 2, 3, "box") for build in rates] * 2
+  assert result["ratio"] == 3.0
+  assert result == json.loads((tmp_path / "out" / "full_bin.json").read_text())
+  assert "held: 3.00 times" in full_bin.describe(result)
+
+
+def test_what_is_no_checkout_is_refused(tmp_path):
+  with pytest.raises(cli.UserError, match="git worktree add"):
+    full_bin.benchmark(
+      tmp_path, against=tmp_path, num_scenes=1, rounds=1, selection="box"
+    )
+
+
+@pytest.mark.slow
+def test_each_process_makes_its_scenes(monkeypatch):
+  monkeypatch.setattr(full_bin, "NUM_OBJECTS", 1)
+  monkeypatch.setattr(full_bin, "ATTEMPTS_PER_SCENE", 1)
+  assert full_bin.rate(Path(full_bin.__file__).parents[2], 2, 1, "box") > 0

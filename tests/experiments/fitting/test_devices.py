@@ -299,3 +299,55 @@ def test_manifests_give_flags_and_fields_that_there_are(name):
     assert container["ports"] == [{"containerPort": port}]
   volumes = {volume["name"] for volume in pod["volumes"]}
   assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_as_many_devices_as_cores_are_idle(tmp_path, monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  monkeypatch.setattr(devices_lib, "idle_cores", lambda: 6)
+
+  def chosen(name, asked=0, alone=True):
+    sizes = [64, 96]
+    return devices_lib.choose_cpu_devices(tmp_path / name, sizes, asked, alone)
+
+  assert chosen("new") == 4  # the most that both batches divide over
+  assert chosen("asked", asked=2) == 2
+  assert chosen("joined", alone=False) == 1
+  monkeypatch.setattr(devices_lib, "idle_cores", lambda: 0)
+  assert chosen("busy") == 1
+  # Whoever goes on keeps the number, or the weights would be others.
+  assert chosen("new") == 4 and chosen("asked") == 2
+  monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+  monkeypatch.setattr(devices_lib, "idle_cores", lambda: 6)
+  assert chosen("divided already") == 1
+
+
+@pytest.mark.parametrize(
+  ("shares", "idle"),
+  [((1.0, 1.0), 2), ((0.9, 0.9), 2), ((0.5, 0.5), 1), ((0.0, 0.1), 0), ((1.0, 0.1), 1)],
+)
+def test_a_core_that_others_use_is_not_idle(monkeypatch, shares, idle):
+  looks = [
+    {f"cpu{core}": (0, 0) for core in range(2)},
+    {f"cpu{core}": (round(100 * share), 100) for core, share in enumerate(shares)},
+  ]
+  monkeypatch.setattr(devices_lib, "idle_ticks", lambda: looks.pop(0))
+  assert devices_lib.idle_cores(0.0) == idle
+
+
+@pytest.mark.parametrize("required", ["", "any", "cpu", "gpu,cpu"])
+def test_a_platform_that_is_there_is_accepted(required):
+  devices_lib.check_platform(required)
+
+
+def test_a_platform_that_is_not_there_stops_a_run_and_says_what_to_install():
+  with pytest.raises(cli.UserError, match=r"found \d+ x cpu.*cuda13.*cuda12.*=any"):
+    devices_lib.check_platform("gpu")
+  with pytest.raises(cli.UserError, match=r"hand_eye\[tpu\]"):
+    devices_lib.check_platform("tpu,gpu")
+  with pytest.raises(cli.UserError, match="'cuda' is none of gpu, tpu, cpu, any"):
+    devices_lib.check_platform("cuda")
+
+
+def test_the_config_for_accelerators_does_not_fall_back_to_a_cpu():
+  with pytest.raises(cli.UserError, match="gpu,tpu"):
+    devices_lib.check_platform(levine2016.get_config().require_platform)
