@@ -79,6 +79,8 @@ def _row(folder: MeshFolder, family: str) -> dict[str, Any]:
     notes.append(
       f"pieces moved by {-100 * thing.roughness / 3:+.1f} % to keep its volume"
     )
+  if twins := [name for name in folder.twins(thing) if name != family]:
+    notes.append(f"the same geometry as {', '.join(twins)}")
   return {
     "object": family,
     "pieces": len(thing.parts),

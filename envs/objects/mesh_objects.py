@@ -37,14 +37,10 @@ class MeshObject:
   notes: tuple[str, ...]  # what was done to the file
   form: np.ndarray  # float64[4]: volume and principal second moments, as lengths, m
 
-  def looks_like(self, other: "MeshObject") -> bool:
-    """Whether both have the same geometry, in metres or in their files' units."""
-    return bool(
-      np.allclose(self.form, other.form, rtol=_ALIKE, atol=0)
-      or np.allclose(
-        self.form / self.scale, other.form / other.scale, rtol=_ALIKE, atol=0
-      )
-    )
+
+def alike(forms: np.ndarray, form: np.ndarray) -> np.ndarray:
+  """bool[N]: which forms [N, 4] are as good as equal to one [4]."""
+  return np.isclose(forms, form, rtol=_ALIKE, atol=0).all(axis=1)
 
 
 def read_object(

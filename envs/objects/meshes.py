@@ -28,7 +28,7 @@ from absl import logging
 
 from envs.objects import mesh_files
 from envs.objects.mesh_errors import MeshError, MissingLibraryError
-from envs.objects.mesh_objects import MeshObject, read_object
+from envs.objects.mesh_objects import MeshObject, alike, read_object
 from envs.objects.shapes import ObjectSpec, Part, Shape
 
 _MATERIAL = Shape()
@@ -109,10 +109,17 @@ class MeshFolder:
       return []
     return [
       name if name == same else f"{name} (there {same})"
-      for name, thing in self.things.items()
-      for same, twin in other.things.items()
-      if thing.looks_like(twin)
+      for name in self.things
+      for same in other.twins(self.things[name])
     ]
+
+  def twins(self, thing: MeshObject) -> list[str]:
+    """Families with the geometry of an object, in metres or in their files' units."""
+    names = np.array(self.families)
+    forms = np.array([one.form for one in self.things.values()])
+    scales = np.array([[one.scale] for one in self.things.values()])
+    same = alike(forms, thing.form) | alike(forms / scales, thing.form / thing.scale)
+    return names[same].tolist()
 
 
 def open_folder(selection: str) -> MeshFolder:

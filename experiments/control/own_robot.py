@@ -6,7 +6,6 @@ spoils ends there, is counted, and is not kept; what was made before stays.
 
 import contextlib
 import functools
-import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from envs.attempt import Attempt, NeedsEnv, Policy
 from envs.robots import RobotCell, RobotError
 from experiments import cli, statistics
 from experiments.evaluation import sequential
+from hand_eye import factories
 from hand_eye.decision import Action
 
 MOST_FAILURES = 5  # attempts in a row that the hardware may spoil
@@ -43,14 +43,10 @@ def load(name: str) -> RobotCell:
     UserError: it cannot be imported or made.
     RobotError: it is no robot.
   """
-  module, colon, attribute = name.partition(":")
   try:
-    factory = getattr(importlib.import_module(module), attribute if colon else "")
-  except (ImportError, AttributeError, ValueError) as error:
-    raise cli.UserError(
-      f"--robot={name}: {error}; expected module:factory, a function without arguments"
-      " that can be imported from the folder in which you start the program"
-    ) from error
+    factory = factories.load(name)
+  except ValueError as error:
+    raise cli.UserError(f"--robot: {error}") from error
   return RobotCell(factory())
 
 

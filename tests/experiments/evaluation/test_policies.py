@@ -74,8 +74,8 @@ def test_a_policy_of_ones_own_is_evaluated_by_workers_and_watched(
     ("servo:mine", "variants are servo:best_of_64"),
     ("random@1000", "only the servo takes a label"),
     ("servo@", "only the servo takes a label"),
-    ("nowhere.mine:make", "No module named 'nowhere'; expected a function"),
-    ("json:nothing", "no attribute 'nothing'; expected a function"),
+    ("nowhere.mine:make", "No module named 'nowhere'; expected module:factory"),
+    ("json:nothing", "no attribute 'nothing'; expected module:factory"),
     ("math:pi", "is 3.14.*, expected a function"),
   ],
 )
