@@ -40,12 +40,6 @@ def wrap_angle(angle: chex.Array) -> chex.Array:
   return math.pi - jnp.mod(math.pi - angle, 2 * math.pi)
 
 
-def between(pose_from: chex.Array, pose_to: chex.Array) -> chex.Array:
-  """Returns the command [..., 5] that leads from one pose [..., 4] to another."""
-  difference = jnp.asarray(pose_to) - jnp.asarray(pose_from)
-  return from_search(difference[..., jnp.array([0, 1, 3])], difference[..., 2])
-
-
 def apply(pose: chex.Array, command: chex.Array) -> chex.Array:
   """Returns the pose [..., 4] where `command` [..., 5] leads. Its yaw is wrapped."""
   pose, command = jnp.asarray(pose), jnp.asarray(command)
@@ -84,11 +78,3 @@ def project_to_table(
   command = jnp.asarray(command)
   dz = jnp.broadcast_to(table_height - pose[..., 2], command.shape[:-1])
   return command.at[..., 2].set(dz)
-
-
-def mirror(command: chex.Array) -> chex.Array:
-  """Returns the command seen in a mirror: dy and dyaw change their sign.
-
-  It belongs to images flipped left to right, for a camera in the plane y = 0.
-  """
-  return command * jnp.array([1.0, -1.0, 1.0, -1.0, 1.0], jnp.float32)

@@ -7,7 +7,6 @@ not change. So, exactly but for rounding:
 - the command is added in front of a convolution, which is linear: the image's share of
   that convolution is computed once a decision, and a command's share is linear in its
   five numbers and differs between positions only at the border;
-- the stem's share of the pregrasp image can be kept over an attempt;
 - on CPUs, convolutions of stride 1 take Winograd's form, and candidates go through the
   layers a few at a time, so that what is between two layers stays in the cache.
 
@@ -119,50 +118,23 @@ def prepare(
   }
 
 
-def encode_pregrasp(
-  weights: FoldedWeights, pregrasp_image: chex.Array, config: network.NetworkConfig
-) -> chex.Array:
-  """The pregrasp image's share of the stem, constant over an attempt.
-
-  Args:
-    weights: of `prepare`.
-    pregrasp_image: [B, S, S, 3], 0 to 255, S = `crop_size`.
-    config: the definition.
-
-  Returns:
-    [B, s, s, C], the stem's convolution of this image without its bias.
-  """
-  return _stem(_scaled(pregrasp_image, config), weights["stem"]["pregrasp"], config)
-
-
 def encode(
-  weights: FoldedWeights,
-  images: chex.Array,
-  config: network.NetworkConfig,
-  *,
-  pregrasp_share: chex.Array | None = None,
+  weights: FoldedWeights, images: chex.Array, config: network.NetworkConfig
 ) -> chex.Array:
   """The image half, and what of the command half does not depend on the command.
 
   Args:
     weights: of `prepare`.
-    images: [B, S, S, 6], 0 to 255: the pregrasp image's RGB, then the image's; or, with
-      `pregrasp_share`, the image alone: [B, S, S, 3].
+    images: [B, S, S, 6], 0 to 255: the pregrasp image's RGB, then the image's.
     config: the definition.
-    pregrasp_share: of `encode_pregrasp`, or None.
 
   Returns:
     features [B, h, w, C] for `score`.
   """
   size, stem = config.crop_size, weights["stem"]
-  depth = network.IMAGE_CHANNELS if pregrasp_share is None else 3
-  chex.assert_shape(images, (None, size, size, depth))
-  x = _scaled(images, config)
-  if pregrasp_share is None:
-    kernel = jnp.concatenate([stem["pregrasp"], stem["image"]], axis=2)
-    x = _stem(x, kernel, config)
-  else:
-    x = _stem(x, stem["image"], config) + pregrasp_share
+  chex.assert_shape(images, (None, size, size, network.IMAGE_CHANNELS))
+  kernel = jnp.concatenate([stem["pregrasp"], stem["image"]], axis=2)
+  x = _stem(_scaled(images, config), kernel, config)
   x = jax.nn.relu(x + stem["bias"].astype(x.dtype))
   layers = {"image": weights["image"]}
   if config.command_convs:

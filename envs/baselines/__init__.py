@@ -4,7 +4,6 @@ from envs.baselines.exploring import Exploring
 from envs.baselines.hand_designed import HandDesignedPolicy
 from envs.baselines.open_loop import OpenLoopPolicy
 from envs.baselines.oracle import OraclePolicy
-from envs.baselines.oracle_score import OracleScore
 from envs.baselines.random_policy import RandomPolicy
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
   "HandDesignedPolicy",
   "OpenLoopPolicy",
   "OraclePolicy",
-  "OracleScore",
   "RandomPolicy",
 ]

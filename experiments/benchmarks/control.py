@@ -138,22 +138,7 @@ def ours(
   fast = inference.build(config)
   made = {"plain": compiled(network.build(config), variables, frames)}
   made["ours"] = compiled(fast, variables, frames)
-  share = jax.jit(functools.partial(inference.encode_pregrasp, config=config))(
-    prepared, servo.centre_crop(frames[0], config.crop_size)[None]
-  )
-
-  def encode_image(params, batch_stats, images):
-    return inference.encode(
-      params["folded"], images[..., 3:], config, pregrasp_share=params["share"]
-    )
-
-  def score(params, batch_stats, features, candidates):
-    return inference.score(params["folded"], features, candidates, config)
-
-  kept = fast._replace(encode=encode_image, score=score)
-  weights: Any = ({"folded": prepared, "share": share}, {})
   made["ours, prepared"] = compiled(fast, folded, frames)
-  made["ours, pregrasp kept"] = compiled(kept, weights, frames)
   if robots > 1:
     made[f"ours, {robots} robots"] = compiled(fast, folded, frames, robots)
   for name in engine.ENGINES:

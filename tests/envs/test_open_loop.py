@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from envs import objects, rollout, units
-from envs.baselines import OpenLoopPolicy, OracleScore, patches
+from envs.baselines import OpenLoopPolicy, patches
 from envs.baselines.open_loop import Search
 from envs.grasp_env import GraspEnv
 from envs.units import BIN_CENTRE
+from tests.envs.oracle_score import OracleScore
 
 SQUARE = patches.SQUARE
 SIZE = 64

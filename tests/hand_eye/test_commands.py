@@ -20,20 +20,17 @@ def _assert_same_pose(one, other, atol=1e-5):
   np.testing.assert_allclose(turn, 0.0, atol=atol)
 
 
-def test_between_is_undone_by_apply():
-  start, end = _poses(seed=1), _poses(seed=2)
-  command = commands.between(start, end)
+def test_a_motion_leads_where_it_says():
+  start, motions = _poses(seed=1), _poses(seed=2)
+  command = commands.from_search(motions[:, [0, 1, 3]], motions[:, 2])
   assert command.shape == (200, 5) and command.dtype == np.float32
   np.testing.assert_allclose(np.hypot(command[:, 3], command[:, 4]), 1, atol=1e-6)
-  _assert_same_pose(commands.apply(start, command), end)
+  _assert_same_pose(commands.apply(start, command), start + motions)
 
 
 def test_null_command_leads_nowhere():
   poses = _poses()
   _assert_same_pose(commands.apply(poses, commands.NULL_COMMAND), poses)
-  np.testing.assert_allclose(
-    commands.between(poses, poses), np.tile(commands.NULL_COMMAND, (200, 1))
-  )
   with pytest.raises(ValueError, match="read-only"):
     commands.NULL_COMMAND[0] = 1.0
 
@@ -56,21 +53,13 @@ def test_yaw_turns_through_the_wrap():
 
 
 def test_projection_ends_at_the_table_and_changes_nothing_else():
-  start, end = _poses(seed=1), _poses(seed=2)
-  command = np.asarray(commands.between(start, end))
+  start, motions = _poses(seed=1), _poses(seed=2)
+  command = np.asarray(commands.from_search(motions[:, [0, 1, 3]], motions[:, 2]))
   projected = np.asarray(commands.project_to_table(command, start, 0.05))
   np.testing.assert_allclose(commands.apply(start, projected)[:, 2], 0.05, atol=1e-6)
   np.testing.assert_array_equal(
     np.delete(projected, 2, axis=1), np.delete(command, 2, axis=1)
   )
-
-
-def test_mirrored_command_leads_to_the_mirrored_pose():
-  mirror_pose = np.array([1, -1, 1, -1], np.float32)
-  start, end = _poses(seed=1), _poses(seed=2)
-  mirrored = commands.mirror(commands.between(start, end))
-  _assert_same_pose(commands.apply(start * mirror_pose, mirrored), end * mirror_pose)
-  np.testing.assert_array_equal(commands.mirror(mirrored), commands.between(start, end))
 
 
 def test_workspace_contains_its_boundary_only_to_there():

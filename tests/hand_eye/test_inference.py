@@ -123,17 +123,6 @@ def test_one_command_an_image_pair():
   _check_equal(WIDE, _random_variables(WIDE), num_images=9, count=9)
 
 
-def test_pregrasp_share_is_what_the_whole_stem_would_add():
-  weights = inference.prepare(*_random_variables(WIDE), WIDE)
-  images = _images(WIDE)
-  share = inference.encode_pregrasp(weights, images[..., :3], WIDE)
-  kept = inference.encode(weights, images[..., 3:], WIDE, pregrasp_share=share)
-  whole = inference.encode(weights, images, WIDE)
-  np.testing.assert_allclose(kept, whole, atol=1e-4)
-  other = inference.encode(weights, images[..., :3], WIDE, pregrasp_share=share)
-  assert np.max(np.abs(other - whole)) > 0.1
-
-
 def test_prepared_weights_do_in_place_of_the_trained_ones():
   variables, inputs = _random_variables(WIDE), (_images(WIDE), _commands(5))
   predictor = inference.build(WIDE)
