@@ -82,6 +82,47 @@ def test_no_field_of_the_model_wakes_a_body(change):
   assert not wakes(change)
 
 
+TWO_BOXES = """
+<mujoco>
+  <option><flag sleep="enable"/></option>
+  <worldbody>
+    <geom type="plane" size="1 1 0.1"/>
+    <body pos="0 0 0.05">
+      <joint name="a" type="slide" axis="0 0 1"/>
+      <geom type="box" size="0.05 0.05 0.05"/>
+    </body>
+    <body pos="0.3 0 0.05">
+      <joint name="b" type="slide" axis="0 0 1"/>
+      <geom type="box" size="0.05 0.05 0.05"/>
+    </body>
+  </worldbody>
+  <tendon>
+    <fixed name="both" {stiffness}>
+      <joint joint="a" coef="1"/><joint joint="b" coef="-1"/>
+    </fixed>
+  </tendon>
+  {equality}
+</mujoco>
+"""
+
+
+def test_bodies_that_a_tendon_binds_cannot_sleep():
+  """MuJoCo 3.17: so soft bodies have no core that a tendon binds to their corners."""
+  equality = '<equality><tendon tendon1="both"/></equality>'
+  model = mujoco.MjModel.from_xml_string(
+    TWO_BOXES.format(stiffness="", equality=equality)
+  )
+  with pytest.raises(mujoco.FatalError, match="does not yet support sleeping"):
+    mujoco.mj_step(model, mujoco.MjData(model))
+  for stiffness, sleeps in (('stiffness="10"', False), ("", True)):
+    model = mujoco.MjModel.from_xml_string(
+      TWO_BOXES.format(stiffness=stiffness, equality="")
+    )
+    data = mujoco.MjData(model)
+    mujoco.mj_step(model, data, nstep=2000)
+    assert (not data.tree_awake.any()) == sleeps
+
+
 def _kept(policy, scores):
   infos = [
     types.SimpleNamespace(step=step, metrics=None if score is None else {"s": score})
