@@ -14,7 +14,8 @@ continues where it was. `experiments.sweep` does so under many conditions.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,8 @@ def evaluate(
     UserError, CheckpointError: an input cannot be used.
   """
   settings = build_config(config["evaluate"])
-  if stop_when_decided and len(settings.policies) != 2:
-    raise cli.UserError(
-      f"--stop_when_decided compares two policies, found {len(settings.policies)}:"
-      f" {', '.join(settings.policies)}; name two with --policies"
-    )
+  if stop_when_decided:
+    check_two(settings)
   frame_size = train_config.build_network(config["network"]).frame_size
   specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
   trials = plan(settings, specs, conditions.NOTHING, frame_size)
@@ -142,13 +140,13 @@ def evaluate(
     cli.check_same(
       workdir / "config.json", facts, "an evaluation", growing=("policies",)
     )
-    rows: list[dict[str, Any]] = []
-    for some in growing(trials) if stop_when_decided else [trials]:
-      rows = trials_lib.run(
-        some, workdir / "rows.jsonl", num_workers=settings.num_workers, runner=runner
-      )
-      if stop_when_decided and sequential.over_bins(rows, *settings.policies).decided:
-        break
+    run = functools.partial(
+      trials_lib.run,
+      path=workdir / "rows.jsonl",
+      num_workers=settings.num_workers,
+      runner=runner,
+    )
+    rows = until_decided([trials], run) if stop_when_decided else run(trials)
     summary = scores.summarise(rows, settings.policies)
     if len(settings.policies) == 2:
       test = sequential.over_bins(rows, *settings.policies)
@@ -179,6 +177,45 @@ def growing(trials: Sequence[trials_lib.Trial]) -> list[list[trials_lib.Trial]]:
     wanted.add(one)
     parts.append([t for t in trials if (t.protocol, t.first) in wanted])
   return parts
+
+
+def check_two(settings: EvaluateConfig) -> None:
+  """Raises UserError where there are not two policies to compare."""
+  if len(settings.policies) != 2:
+    raise cli.UserError(
+      f"--stop_when_decided compares two policies, found {len(settings.policies)}:"
+      f" {', '.join(settings.policies)}; name two with --policies"
+    )
+
+
+def until_decided(
+  plans: Sequence[Sequence[trials_lib.Trial]],
+  run: Callable[[list[trials_lib.Trial]], list[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+  """The rows of plans for two policies, each plan until one is known to be better.
+
+  Args:
+    plans: one a condition; each is decided for itself, at its own risk of 5 %.
+    run: of trials; those that were run before are free.
+  """
+  parts = [growing(plan) for plan in plans]
+  reached = [0] * len(plans)
+  while True:
+    chosen = [t for part, n in zip(parts, reached, strict=True) for t in part[n]]
+    names = list(dict.fromkeys(trial.policy.name for trial in chosen))
+    rows = run(chosen)
+    undecided = [
+      i
+      for i, plan in enumerate(plans)
+      if reached[i] + 1 < len(parts[i])
+      and not sequential.over_bins(
+        [row for row in rows if row["condition"] == plan[0].condition], *names
+      ).decided
+    ]
+    if not undecided:
+      return rows
+    for i in undecided:
+      reached[i] += 1
 
 
 def evaluate_robot(
@@ -313,14 +350,14 @@ def define_shared_flags() -> None:
   flags.DEFINE_string("objects", "", "Objects instead of the config's; a folder, too.")
   flags.DEFINE_string("arm", "", "'built_in', or 'menagerie:kuka_iiwa_14'.")
   flags.DEFINE_string("workdir", "", "Folder for the results.")
+  flags.DEFINE_bool(
+    "stop_when_decided", False, "Of two policies, stop when one is known to be better."
+  )
 
 
 def define_flags() -> None:
   define_shared_flags()
   own_robot.define_flags()
-  flags.DEFINE_bool(
-    "stop_when_decided", False, "Of two policies, stop when one is known to be better."
-  )
 
 
 def config_from_flags(

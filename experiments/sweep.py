@@ -16,6 +16,7 @@ rows.csv for pandas, and sweep.json: rates by policy, protocol and condition.
 """
 
 import csv
+import functools
 import io
 import itertools
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ def sweep(
   networks: policies_lib.Networks,
   workdir: str | Path,
   runner: trials.Runner = fleet.map_unordered,
+  *,
+  stop_when_decided: bool = False,
 ) -> list[dict[str, Any]]:
   """Sweeps, or continues a sweep.
 
@@ -45,6 +48,8 @@ def sweep(
     networks: of the learned policies.
     workdir: where the results go.
     runner: of the trials: `fleet.map_unordered`, or that of a cluster.
+    stop_when_decided: of two policies, make no more bins under a condition than it
+      takes to tell which is better.
 
   Returns:
     The cells of sweep.json, see `summarise`.
@@ -55,6 +60,8 @@ def sweep(
   settings = evaluate.build_config({**config["evaluate"], **_replaced(config["sweep"])})
   parsed = [conditions_lib.parse(text) for text in config["sweep"]["conditions"]]
   # Each once: push=0.3 and push=0.30 are the same trials.
+  if stop_when_decided:
+    evaluate.check_two(settings)
   conditions = {str(one): one for one in (conditions_lib.NOTHING, *parsed)}.values()
   frame_size = train_config.build_network(config["network"]).frame_size
   specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
@@ -65,12 +72,17 @@ def sweep(
   facts = evaluate.identity(settings, specs, frame_size)
   with cli.locked(workdir), trials.compiled_once():
     cli.check_same(workdir / "config.json", facts, "a sweep", growing=("policies",))
-    rows = trials.run(
-      list(itertools.chain.from_iterable(planned)),
-      workdir / "rows.jsonl",
+    run = functools.partial(
+      trials.run,
+      path=workdir / "rows.jsonl",
       num_workers=settings.num_workers,
       label="sweep",
       runner=runner,
+    )
+    rows = (
+      evaluate.until_decided(planned, run)
+      if stop_when_decided
+      else run(list(itertools.chain.from_iterable(planned)))
     )
   cells = summarise(rows)
   cli.write_atomically(workdir / "rows.csv", as_csv(rows))
@@ -180,7 +192,9 @@ def main(_: Sequence[str]) -> None:
     config.sweep.conditions = tuple(args.conditions)
   address = args.ray_address
   runner = cluster.runner(address) if address else fleet.map_unordered
-  cells = sweep(config, networks, args.workdir, runner)
+  cells = sweep(
+    config, networks, args.workdir, runner, stop_when_decided=args.stop_when_decided
+  )
   print(describe(cells))
   print(f"Rows: {args.workdir}/rows.jsonl, and as a table rows.csv")
 
