@@ -284,7 +284,6 @@ def run(train_fn: Callable[..., loop.Trained]) -> None:
     print(
       f"Trains on {len(jax.devices())} CPU devices, of {fleet.num_cores()} cores;"
       " --cpu_devices sets another number.",
-      file=sys.stderr,
       flush=True,
     )
   try:
