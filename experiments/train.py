@@ -126,6 +126,7 @@ def train(
     return fit.run(workdir, identity, start, on_batch)
   with cli.locked(workdir):
     cli.write_json(workdir / "config.json", {**identity, "versions": cli.versions()})
+    devices_lib.remember_devices(workdir)
     return fit.run(workdir, identity, start, on_batch)
 
 

@@ -154,7 +154,7 @@ def check_platform(required: str) -> None:
 def choose_cpu_devices(
   workdir: str | Path, batch_sizes: Sequence[int], asked: int, alone: bool
 ) -> int:
-  """How many devices a CPU is divided into, and writes it to the work folder.
+  """How many devices a CPU is divided into.
 
   A run that goes on keeps its number: the weights follow from it to the last bit.
 
@@ -173,9 +173,13 @@ def choose_cpu_devices(
     most = idle_cores() if alone and not divided else 1
     batch = math.gcd(*batch_sizes)
     devices = max(n for n in range(1, max(most, 1) + 1) if batch % n == 0)
-  cli.prepare_workdir(workdir)
-  cli.write_json(path, {"cpu_devices": devices})
   return devices
+
+
+def remember_devices(workdir: Path) -> None:
+  """Writes the number of devices of a run that begins, for `choose_cpu_devices`."""
+  if jax.default_backend() == "cpu":
+    cli.write_json(workdir / _CHOSEN, {"cpu_devices": len(jax.devices())})
 
 
 def idle_cores(seconds: float = 0.5) -> int:

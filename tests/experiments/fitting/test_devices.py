@@ -315,7 +315,10 @@ def test_as_many_devices_as_cores_are_idle(tmp_path, monkeypatch):
   monkeypatch.setattr(devices_lib, "idle_cores", lambda: 0)
   assert chosen("busy") == 1
   # Whoever goes on keeps the number, or the weights would be others.
-  assert chosen("new") == 4 and chosen("asked") == 2
+  (tmp_path / "begun").mkdir()
+  devices_lib.remember_devices(tmp_path / "begun")
+  monkeypatch.setattr(devices_lib, "idle_cores", lambda: 6)
+  assert chosen("begun") == len(jax.devices()) and chosen("new") == 4
   monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
   monkeypatch.setattr(devices_lib, "idle_cores", lambda: 6)
   assert chosen("divided already") == 1
