@@ -115,6 +115,9 @@ class Checkpointer:
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=self._kept,
+          # Else threads that wait for a folder that cannot be made keep a process
+          # from ending for minutes.
+          async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
           cleanup_tmp_directories=True,  # of a run that was killed
         ),
         item_names=_ITEMS,

@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -246,8 +247,13 @@ def test_a_failed_write_is_told_after_what_failed_first(tmp_path):
       if error:
         raise error
 
+  before = set(threading.enumerate())
   with pytest.raises(KeyboardInterrupt):
     save_and_raise(KeyboardInterrupt())
+  for thread in set(threading.enumerate()) - before:
+    if not thread.daemon:
+      thread.join(5)  # or the process would wait for it at its end
+      assert not thread.is_alive()
 
 
 def test_what_a_killed_process_left_goes(tmp_path):
