@@ -8,7 +8,7 @@ or one stage of it, for example the training with a larger batch:
     --data=runs/demo/data/train/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
     --config.train.batch_size=128
 
-A small campaign: 4,096 random attempts, then two rounds by the latest network. The
+A small campaign: 4,096 random attempts, then a round by the latest network. The
 preset `glimpse` first learns from the measured poses where commands lead
 (`auxiliary_steps`), then everything at once.
 
@@ -89,13 +89,7 @@ def campaign() -> ConfigDict:
           phases=((1100, 1.0),),
         ),
         "r1": campaign_round(
-          num_attempts=2048,
-          num_steps=(3, 4),
-          noise_probability=0.2,
-          phases=((700, 1.0),),
-        ),
-        "r2": campaign_round(
-          num_attempts=2048,
+          num_attempts=1536,
           num_steps=(3, 5),
           noise_probability=0.2,
           phases=((1200, 1.0),),
