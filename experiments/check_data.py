@@ -1,6 +1,6 @@
 r"""Checks a whole dataset: every byte, every record, every image, every label.
 
-  python -m experiments.check_data --data=runs/demo/data/train/1.0.0
+  python -m experiments.check_data --data=runs/demo/data/round_00/1.0.0
 
 Names each problem with file, record and reason; the exit status is 1 if there is one.
 With --quarantine, shards with a problem are moved into the folder `quarantine` of the

@@ -1,7 +1,7 @@
 r"""Measures policies on unseen objects and units (Section 6).
 
   python -m experiments.evaluate --config=experiments/configs/demo.py \
-    --checkpoint=runs/demo/train/checkpoints --workdir=runs/demo/evaluate \
+    --checkpoint=runs/demo/train/round_01/checkpoints --workdir=runs/demo/evaluate \
     --policies=random,hand_designed,servo
 
 Both protocols: with replacement, where what was grasped goes back into the bin, and

@@ -1,7 +1,7 @@
 r"""Exports a trained policy as one file that a control process can load.
 
   python -m experiments.export_policy --config=experiments/configs/demo.py \
-    --checkpoint=runs/demo/train/checkpoints --out=runs/demo/policy.hep
+    --checkpoint=runs/demo/train/round_01/checkpoints --out=runs/demo/policy.hep
 
 The file holds weights, the decision functions for cpu, cuda and tpu, the limits, and an
 input with its answer. Before it gets its name it is loaded back and must give that

@@ -1,6 +1,6 @@
 r"""Measures policies under many conditions: a moved camera, worn fingers, ...
 
-  python -m experiments.sweep --checkpoint=runs/demo/train/checkpoints \
+  python -m experiments.sweep --checkpoint=runs/demo/train/round_01/checkpoints \
     --workdir=runs/demo/sweep --policies=servo,open_loop,hand_designed \
     --conditions=camera_shift=0.05,camera_shift=0.10,push=0.3
 

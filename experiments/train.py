@@ -1,7 +1,7 @@
 r"""Trains the predictor g(I0, It, v) on collected attempts (Sections 4.1 and 4.2).
 
   python -m experiments.train --config=experiments/configs/demo.py \
-    --data=runs/demo/data/train/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
+    --data=runs/demo/data/round_00/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
     --workdir=runs/demo/train
 
 --data=DIR1:0.5,DIR2:0.5 mixes datasets by weight, --only=round=0,1 filters attempts,

@@ -1,7 +1,7 @@
 r"""Trains the open-loop baseline: the servo's network on patches (Section 6).
 
   python -m experiments.train_open_loop --config=experiments/configs/demo.py \
-    --data=runs/demo/data/train/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
+    --data=runs/demo/data/round_00/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
     --workdir=runs/demo/open_loop
 
 The same attempts, optimizer, number of steps and flags as in experiments.train, and the

@@ -1,12 +1,12 @@
 r"""Shows a policy in a cell: as a video, in a window, or decision by decision.
 
   python -m experiments.watch --policy=random --workdir=runs/watch
-  python -m experiments.watch --policy=servo --checkpoint=runs/demo/train/checkpoints \
-    --objects=hammer,bottle --unit=3 --viewer
+  python -m experiments.watch --policy=servo --objects=hammer,bottle --unit=3 \
+    --checkpoint=runs/demo/train/round_01/checkpoints --viewer
   python -m experiments.watch --policy=oracle --unit=3 --attempt=2 \
     --condition=push=0.4 --explain --workdir=runs/explain
   python -m experiments.watch --evaluation=runs/demo/evaluate --row=17 \
-    --checkpoint=runs/demo/train/checkpoints --explain --workdir=runs/explain
+    --checkpoint=runs/demo/train/round_01/checkpoints --explain --workdir=runs/explain
 
 The video shows what the policy's camera sees, enlarged; the window shows any view, in
 real time, until it is closed. Every attempt is summed up in a line. With --explain a

@@ -5,7 +5,7 @@ r"""The demo: the whole way, from simulated robots to a servoing policy, on two 
 or one stage of it, for example the training with a larger batch:
 
   python -m experiments.train --workdir=runs/demo/train \
-    --data=runs/demo/data/train/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
+    --data=runs/demo/data/round_00/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
     --config.train.batch_size=128
 
 A small campaign: 4,096 random attempts, then a round by the latest network. The
