@@ -208,8 +208,8 @@ def answer(function: Callable[[Task], Result], task: Task) -> Result | Failure:
 def _closed(error: Exception) -> bytes:
   """An error as bytes; empty if it cannot be sent.
 
-  Some do not survive pickling: Python makes them anew of their `args`, which are not
-  what their class wants.
+  Some cannot be pickled: Python rebuilds an exception from its `args`, and their
+  classes take other arguments.
   """
   parts = (type(error), error.args, {**vars(error), "__notes__": []})
   for content in (error, parts):

@@ -162,7 +162,7 @@ class Checkpointer:
       yield
     except Exception as error:  # Orbax has no one class for failed writes either.
       raise CheckpointError(
-        f"cannot write a checkpoint to {self._directory}: {_first_line(error)}. Mend"
+        f"cannot write a checkpoint to {self._directory}: {_first_line(error)}. Fix"
         " that and run the same command again: it continues from the last checkpoint."
       ) from error
 

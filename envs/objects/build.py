@@ -23,7 +23,7 @@ _SOFT_POINTS = {"box": (5, 4, 3), "cylinder": (5, 5, 4), "ellipsoid": (5, 5, 5)}
 # Elastic forces are solved for by iteration as contacts are, but need more of it: up
 # to 50 were seen. Only what is needed is used, else MuJoCo warns that it stopped short.
 _SOFT_ITERATIONS = 100
-_UNSEEN = 3  # a group of geoms that MuJoCo does not draw unless it is told to
+_UNSEEN = 3  # a group of geoms that MuJoCo does not draw by default
 _SOFT_TYPES = {"box": "grid", "cylinder": "cylinder", "ellipsoid": "ellipsoid"}
 
 

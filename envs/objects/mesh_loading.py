@@ -38,7 +38,7 @@ def load(path: Path, *, colours: bool = True) -> Loaded:
   """
   content = mesh_files.read(path)
   try:
-    import networkx  # noqa: F401  trimesh mends surfaces with it
+    import networkx  # noqa: F401  trimesh needs it to repair surfaces
     import trimesh
   except ImportError as error:
     raise missing(error) from error

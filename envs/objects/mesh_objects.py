@@ -1,4 +1,4 @@
-"""One object of a person's own: its files made into convex parts, mass and looks."""
+"""Turns a user's mesh files into one object: convex parts, mass and appearance."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -66,8 +66,8 @@ def read_object(
     notes.append(f"declares units of {loaded.unit:g} m")
   collision = () if alone else source.collision
   try:
-    bodies, mended = surfaces.closed_bodies(loaded.vertices, loaded.faces, fill=fill)
-    notes += mended
+    bodies, repairs = surfaces.closed_bodies(loaded.vertices, loaded.faces, fill=fill)
+    notes += repairs
   except MeshError:
     if not collision:
       raise

@@ -45,7 +45,7 @@ class Moments:
 def closed_bodies(
   vertices: np.ndarray, faces: np.ndarray, *, fill: bool = False
 ) -> tuple[list[Body], list[str]]:
-  """The bodies that the triangles enclose, and words on what was mended.
+  """The bodies that the triangles enclose, and notes on what was repaired.
 
   Args:
     vertices: float64[V, 3].
@@ -73,7 +73,7 @@ def closed_bodies(
       if np.ptp(body.vertices, axis=0).max() == 0 or len(body.faces) < 3:
         sheets += 1  # a loose face
         continue
-      body, how = _mended(body, fill)
+      body, how = _repaired(body, fill)
       notes.append(how)
       doubtful = True
     size = np.ptp(body.vertices, axis=0).max()
@@ -234,7 +234,7 @@ def _compact(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
   return vertices[used], inverse.reshape(faces.shape)
 
 
-def _mended(body: Body, fill: bool) -> tuple[Body, str]:
+def _repaired(body: Body, fill: bool) -> tuple[Body, str]:
   """The body with all faces turned alike and its holes filled.
 
   Raises:
