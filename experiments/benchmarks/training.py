@@ -31,7 +31,7 @@ from absl import flags
 from experiments import cli
 from experiments.benchmarks import harness, torch_peer
 from experiments.fitting import devices as devices_lib
-from hand_eye import architectures, network, training
+from hand_eye import architectures, network, optimizers, training
 
 TARGET = 1.2  # times PyTorch
 DTYPES = ("float32", "bfloat16")
@@ -103,7 +103,7 @@ def our_step(
   """A function that takes one step more, on the first devices."""
   mesh = training.make_mesh(jax.devices()[:devices])
   predictor = architectures.build(config)
-  optimizer = training.make_optimizer(training.OptimizerConfig())
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig())
   step = training.make_train_step(predictor, optimizer, mesh=mesh)
   state = training.init_state(predictor, optimizer, jax.random.key(0), mesh=mesh)
   on_device = training.shard_batch(batch, mesh)

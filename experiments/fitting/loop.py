@@ -26,7 +26,7 @@ from experiments.fitting import (
 )
 from experiments.fitting import meter as meter_lib
 from experiments.fitting.train_config import TrainConfig
-from hand_eye import architectures, checkpoint, training
+from hand_eye import architectures, checkpoint, optimizers, training
 from hand_eye import network as network_lib
 
 
@@ -117,7 +117,7 @@ class Fit:
     mesh = training.make_mesh()
     is_writer = jax.process_index() == 0
     predictor = architectures.build(network)
-    optimizer = training.make_optimizer(settings.optimizer)
+    optimizer = optimizers.make_optimizer(settings.optimizer)
     train_step = training.make_train_step(
       predictor,
       optimizer,

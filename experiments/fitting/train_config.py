@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipeline import transforms
 from experiments import cli
-from hand_eye import architectures, training
+from hand_eye import architectures, optimizers, training
 from hand_eye import network as network_lib
 
 
@@ -45,7 +45,7 @@ class TrainConfig:
   ema_decay: float
   mirror_probability: float
   jitter: transforms.ColourJitter
-  optimizer: training.OptimizerConfig
+  optimizer: optimizers.OptimizerConfig
   cache_bytes: int
   seed: int
   batch_norm: str = "global"
@@ -139,6 +139,6 @@ def build_train(section: Mapping[str, Any]) -> TrainConfig:
     TrainConfig,
     values,
     "train",
-    optimizer=cli.build(training.OptimizerConfig, optimizer, "train.optimizer"),
+    optimizer=cli.build(optimizers.OptimizerConfig, optimizer, "train.optimizer"),
     jitter=cli.build(transforms.ColourJitter, jitter, "train.jitter"),
   )

@@ -9,7 +9,7 @@ import pytest
 from envs import units
 from experiments import cli, export_policy
 from experiments.configs import demo
-from hand_eye import architectures, checkpoint, training
+from hand_eye import architectures, checkpoint, optimizers, training
 from hand_eye import network as network_lib
 from hand_eye.constraints import Constraints, from_json
 from hand_eye.deploy import export, onnx_reference
@@ -30,7 +30,7 @@ def checkpoints(tmp_path_factory):
   folder = tmp_path_factory.mktemp("train") / "checkpoints"
   network = network_lib.preset("small", **SMALL)
   predictor = architectures.build(network)
-  optimizer = training.make_optimizer(training.OptimizerConfig())
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig())
   state = training.init_state(predictor, optimizer, jax.random.key(0))
   with checkpoint.Checkpointer(folder, network) as checkpointer:
     checkpointer.save(state, score=0.5)

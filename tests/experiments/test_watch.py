@@ -17,7 +17,7 @@ from experiments import cli, evaluate, watch
 from experiments.configs import demo as demo_config
 from experiments.evaluation import policies as policies_lib
 from experiments.pictures import window
-from hand_eye import architectures, checkpoint, training
+from hand_eye import architectures, checkpoint, optimizers, training
 from hand_eye import network as network_lib
 
 
@@ -86,7 +86,7 @@ def test_the_servo_is_told_with_its_decisions(config, tmp_path):
   network = network_lib.preset(config.network.preset, **small)
   state = training.init_state(
     architectures.build(network),
-    training.make_optimizer(training.OptimizerConfig()),
+    optimizers.make_optimizer(optimizers.OptimizerConfig()),
     jax.random.key(0),
   )
   with checkpoint.Checkpointer(tmp_path / "checkpoints", network) as checkpointer:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_eye import checkpoint, network, training
+from hand_eye import checkpoint, network, optimizers, training
 
 TINY = network.preset("small", channels=4, image_convs=1, command_convs=1)
 
@@ -18,7 +18,7 @@ TINY = network.preset("small", channels=4, image_convs=1, command_convs=1)
 @functools.cache
 def _state(config=TINY, optimizer="adamw"):
   """A state of the right shapes, of noise: nothing here computes with it."""
-  optimizer = training.make_optimizer(training.OptimizerConfig(name=optimizer))
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig(name=optimizer))
   rng = np.random.default_rng(0)
   params, batch_stats, average, average_stats = jax.tree.map(
     lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(leaf.dtype)),

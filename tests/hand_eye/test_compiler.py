@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from hand_eye import cem, losses, network, training
+from hand_eye import cem, losses, network, optimizers
 
 BATCH = 8
 
@@ -66,7 +66,7 @@ def test_forward(train):
 @pytest.mark.slow
 def test_gradient_and_optimizer_step():
   predictor, params, batch_stats, images, commands = parts("small")
-  optimizer = training.make_optimizer(training.OptimizerConfig())
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig())
   success = (jnp.arange(BATCH) % 3 == 0).astype(jnp.float32)
 
   def loss(params):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hand_eye import glimpse, presets, training
+from hand_eye import glimpse, optimizers, presets, training
 from hand_eye.checkpoint import PolicyWeights
 from hand_eye.deploy import export, runtime
 
@@ -88,7 +88,7 @@ def test_learns_where_the_gripper_is_from_measured_poses(predictor):
       crop_offset=np.zeros((count, 2), np.float32),
     )
 
-  optimizer = training.make_optimizer(training.OptimizerConfig(learning_rate=5e-3))
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig(learning_rate=5e-3))
   state = training.init_state(predictor, optimizer, jax.random.key(0))
   step = training.make_train_step(predictor, optimizer, auxiliary_steps=1000)
   before = np.array(state.params["logit"]["kernel"])  # the step donates its state
@@ -102,7 +102,7 @@ def test_learns_where_the_gripper_is_from_measured_poses(predictor):
 
 
 def test_a_batch_without_poses_is_refused(predictor):
-  optimizer = training.make_optimizer(training.OptimizerConfig())
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig())
   state = training.init_state(predictor, optimizer, jax.random.key(0))
   step = training.make_train_step(predictor, optimizer)
   images = pictures(8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from hand_eye import inference, network, servo, training
+from hand_eye import inference, network, optimizers, servo, training
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -81,7 +81,7 @@ def test_equals_the_plain_network_on_trained_weights(channels):
   config = network.preset("small", channels=channels, image_convs=1, command_convs=1)
   config = WIDE if channels == 64 else config
   predictor = network.build(config)
-  optimizer = training.make_optimizer(training.OptimizerConfig())
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig())
   state = training.init_state(predictor, optimizer, jax.random.key(0))
   step = training.make_train_step(predictor, optimizer)
   images, rng = _images(config, 8), np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from hand_eye import losses, network, training
+from hand_eye import losses, network, optimizers, training
 
 TINY = network.preset("small", channels=8, image_convs=1, command_convs=1)
 BATCH = 16
@@ -20,7 +20,7 @@ BATCH = 16
 @functools.cache
 def _parts(config=TINY, **optimizer):
   predictor = network.build(config)
-  optimizer = training.make_optimizer(training.OptimizerConfig(**optimizer))
+  optimizer = optimizers.make_optimizer(optimizers.OptimizerConfig(**optimizer))
   return predictor, optimizer, training.make_train_step(predictor, optimizer)
 
 
@@ -172,8 +172,8 @@ def test_only_kernels_decay():
     "dense": {"kernel": jnp.ones(2), "bias": jnp.ones(2)},
   }
   zero_gradient = jax.tree.map(jnp.zeros_like, ones)
-  optimizer = training.make_optimizer(
-    training.OptimizerConfig(learning_rate=0.5, weight_decay=0.1)
+  optimizer = optimizers.make_optimizer(
+    optimizers.OptimizerConfig(learning_rate=0.5, weight_decay=0.1)
   )
   updates, _ = optimizer.update(zero_gradient, optimizer.init(ones), ones)
   for path, update in jax.tree_util.tree_leaves_with_path(updates):
@@ -188,10 +188,10 @@ def test_steps_are_those_of_the_formulas():
   clipped = np.array([0.6, 0.8])
 
   def step(name):
-    config = training.OptimizerConfig(
+    config = optimizers.OptimizerConfig(
       name=name, learning_rate=0.1, weight_decay=0.01, momentum=0.5, clip_norm=1.0
     )
-    optimizer = training.make_optimizer(config)
+    optimizer = optimizers.make_optimizer(config)
     state, updates = optimizer.init(weights), {}
     for _ in range(2):
       updates, state = optimizer.update(gradient, state, weights)
@@ -215,10 +215,10 @@ def test_any_optimizer_of_optax_and_one_of_ones_own_by_name():
   gradient = {"kernel": gradient, "bias": gradient}
 
   def step(name, weight_decay):
-    config = training.OptimizerConfig(
+    config = optimizers.OptimizerConfig(
       name=name, learning_rate=0.1, weight_decay=weight_decay, clip_norm=0.0
     )
-    optimizer = training.make_optimizer(config)
+    optimizer = optimizers.make_optimizer(config)
     return optimizer.update(gradient, optimizer.init(weights), weights)[0]
 
   made = step("lion", 0.5)  # the sign of the gradient, and kernels decay
@@ -235,11 +235,13 @@ def test_the_state_given_to_a_step_is_donated():
 
 
 def test_schedule_rises_and_decays():
-  config = training.OptimizerConfig(learning_rate=2.0, warmup_steps=10, decay_steps=110)
-  rate = training.learning_rate_schedule(config)
+  config = optimizers.OptimizerConfig(
+    learning_rate=2.0, warmup_steps=10, decay_steps=110
+  )
+  rate = optimizers.learning_rate_schedule(config)
   found = [float(rate(step)) for step in (0, 5, 10, 60, 110, 200)]
   np.testing.assert_allclose(found, [0, 1, 2, 1, 0, 0], atol=1e-6)
-  constant = training.learning_rate_schedule(training.OptimizerConfig())
+  constant = optimizers.learning_rate_schedule(optimizers.OptimizerConfig())
   assert constant(0) == constant(10**6) == np.float32(1e-3)
 
 
@@ -259,7 +261,7 @@ def test_schedule_rises_and_decays():
 )
 def test_wrong_optimizers_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
-    training.OptimizerConfig(**fields)
+    optimizers.OptimizerConfig(**fields)
 
 
 def test_unknown_batch_norm_is_refused():

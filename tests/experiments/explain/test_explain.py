@@ -15,7 +15,7 @@ from experiments.configs import demo as demo_config
 from experiments.evaluation import policies, replay, trials
 from experiments.explain import attempt_page, one_attempt
 from experiments.explain import evidence as evidence_lib
-from hand_eye import architectures, checkpoint, training
+from hand_eye import architectures, checkpoint, optimizers, training
 from hand_eye import network as network_lib
 
 SIZE = 64
@@ -279,7 +279,7 @@ def test_a_row_of_the_servo_is_explained_to_the_last_digit(config, tmp_path):
   network = network_lib.preset(config.network.preset, **small)
   state = training.init_state(
     architectures.build(network),
-    training.make_optimizer(training.OptimizerConfig()),
+    optimizers.make_optimizer(optimizers.OptimizerConfig()),
     jax.random.key(0),
   )
   with checkpoint.Checkpointer(tmp_path / "checkpoints", network) as checkpointer:
