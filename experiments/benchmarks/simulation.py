@@ -28,8 +28,7 @@ from envs.control import CONTROL_SUBSTEPS
 from envs.grasp_env import GraspEnv
 from experiments import cli
 from experiments.benchmarks import harness
-from experiments.datasets import shard_tasks
-from experiments.evaluation import policies
+from experiments.datasets import attempt_records
 
 PAPER_ATTEMPTS = 800_000
 PAPER_CORES = 16
@@ -120,7 +119,6 @@ def measure(
   """
   times = Times()
   attempts = 0
-  shard = shard_tasks.ShardTask("", 0, (), policies.RANDOM, 0, "")
   for number in range(num_scenes):
     rng = np.random.default_rng([num_steps, number])
     start, measured = time.perf_counter(), times.measuring
@@ -141,7 +139,7 @@ def measure(
         number=attempt_number,
       )
       before = time.perf_counter()
-      records.encode(shard_tasks.to_record(attempt, shard))
+      records.encode(attempt_records.simulated(attempt, policy="random"))
       times.encoding += time.perf_counter() - before
       attempts += 1
     times.whole += time.perf_counter() - start - (times.measuring - measured)
@@ -197,10 +195,9 @@ def checks(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
 
 def make_scene(task: rollout.SceneTask) -> int:
   """Attempts of a scene, encoded; runs in a worker process."""
-  shard = shard_tasks.ShardTask("", 0, (), policies.RANDOM, 0, "")
   result = rollout.run_scene(task, RandomPolicy())
   for attempt in result.attempts:
-    records.encode(shard_tasks.to_record(attempt, shard))
+    records.encode(attempt_records.simulated(attempt, policy="random"))
   return len(result.attempts)
 
 

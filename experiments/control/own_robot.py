@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import finish, records, writer
+from data_pipeline import finish, writer
 from data_pipeline import plan as plan_lib
 from envs import rollout
 from envs.attempt import Attempt, NeedsEnv, Policy
 from envs.robots import RobotCell, RobotError
 from experiments import cli, statistics
+from experiments.datasets import attempt_records
 from experiments.evaluation import sequential
 from hand_eye import factories
 from hand_eye.decision import Action
@@ -176,8 +177,15 @@ def collect(
               raise
             stopped = error  # the shard is kept, shorter than planned
             break
-          record = _record(attempt, policy_name, policy_version, round_number, software)
-          file.write(record)
+          file.write(
+            attempt_records.measured(
+              attempt,
+              policy=policy_name,
+              policy_version=policy_version,
+              round_number=round_number,
+              software=software,
+            )
+          )
           successes += attempt.success
           bar.update(1)
       if stopped is not None:
@@ -196,28 +204,6 @@ def _numbers(shard: int, num_attempts: int) -> range:
 
 def _number_in(shards: Sequence[int], num_attempts: int) -> int:
   return sum(len(_numbers(shard, num_attempts)) for shard in shards)
-
-
-def _record(
-  attempt: Attempt, policy: str, version: str, round_number: int, software: str
-) -> records.AttemptRecord:
-  return records.AttemptRecord(
-    pregrasp_image=attempt.pregrasp_image,
-    images=attempt.images,
-    poses=attempt.poses,
-    commands=attempt.commands,
-    success=attempt.success,
-    gripper_reading=attempt.gripper_reading,
-    drop_test=attempt.drop_test,
-    table_height=attempt.table_height,
-    unit=attempt.unit,
-    attempt_seed=attempt.attempt_seed,
-    attempt_id=f"{attempt.unit}-{attempt.attempt_seed}",
-    policy=policy,
-    policy_version=version,
-    round=round_number,
-    software=software,
-  )
 
 
 def evaluate(

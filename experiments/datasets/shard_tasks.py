@@ -8,10 +8,10 @@ from typing import Any
 
 from absl import logging
 
-from data_pipeline import records, writer
+from data_pipeline import writer
 from envs import fleet, rendering, rollout
-from envs.attempt import Attempt
 from experiments import cli
+from experiments.datasets import attempt_records
 from experiments.evaluation import policies, trials
 
 RETRIES = 2  # of a shard whose worker died
@@ -87,7 +87,15 @@ def collect_shard(task: ShardTask) -> ShardReport:
     for scene in task.scenes:
       result = rollout.run_scene(scene, policies.make_policy(task.policy))
       for attempt in result.attempts:
-        shard.write(to_record(attempt, task))
+        shard.write(
+          attempt_records.simulated(
+            attempt,
+            policy=task.policy.label,
+            policy_version=task.policy.version,
+            round_number=task.round,
+            software=task.software,
+          )
+        )
       scenes.append(_report(scene, result))
     report = ShardReport(
       attempts=sum(scene.attempts for scene in scenes),
@@ -117,31 +125,6 @@ def _report(scene: rollout.SceneTask, result: rollout.SceneResult) -> SceneRepor
     strays=result.strays,
     brightness=round(min((float(i.mean()) for i in images), default=0.0), 1),
     contrast=round(min((float(i.std()) for i in images), default=0.0), 1),
-  )
-
-
-def to_record(attempt: Attempt, task: ShardTask) -> records.AttemptRecord:
-  """An attempt of the simulator as a record of the dataset."""
-  return records.AttemptRecord(
-    pregrasp_image=attempt.pregrasp_image,
-    images=attempt.images,
-    poses=attempt.poses,
-    commands=attempt.commands,
-    success=attempt.success,
-    gripper_reading=attempt.gripper_reading,
-    drop_test=attempt.drop_test,
-    simulator_truth=attempt.simulator_truth,
-    table_height=attempt.table_height,
-    unit=attempt.unit,
-    scene_seed=attempt.scene_seed,
-    attempt_seed=attempt.attempt_seed,
-    attempt_id=f"{attempt.unit}-{attempt.scene_seed}-{attempt.attempt_seed}",
-    objects=list(attempt.objects),
-    grasped=attempt.grasped,
-    policy=task.policy.label,
-    policy_version=task.policy.version,
-    round=task.round,
-    software=task.software,
   )
 
 

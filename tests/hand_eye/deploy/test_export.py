@@ -7,49 +7,21 @@ import pathlib
 import subprocess
 import sys
 import zipfile
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
-from hand_eye import checkpoint, commands, inference, network, servo
+from hand_eye import commands, inference, network, servo
 from hand_eye.decision import Cause
 from hand_eye.deploy import export, policy_file, runtime
+from tests.hand_eye.deploy import tiny
+from tests.hand_eye.deploy.tiny import CONFIG, WORKSPACE
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = pathlib.Path(__file__).parents[3]
 SHIPPED = ROOT / "hand_eye" / "pretrained" / "small.hep"
-CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
-WORKSPACE = commands.Workspace(
-  low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
-  high=np.array([0.6, 0.1, 0.3, 3.0], np.float32),
-)
-
-
-class Observation(NamedTuple):
-  pregrasp_image: np.ndarray
-  image: np.ndarray
-  pose: np.ndarray
-  step: int = 1
-  num_steps: int = 4
-  table_height: float = 0.01
-
-
-def _observation(seed, **fields):
-  rng = np.random.default_rng(seed)
-  frames = rng.integers(0, 256, (2, 72, 72, 3), dtype=np.uint8)
-  pose = rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
-  return Observation(frames[0], frames[1], pose)._replace(**fields)
-
-
-@pytest.fixture(scope="module")
-def weights():
-  params, batch_stats = network.build(CONFIG).init(jax.random.key(0))
-  kernel = np.random.default_rng(0).normal(size=(64, 1)) / 4
-  params["logit"]["kernel"] = kernel.astype(np.float32)
-  return checkpoint.PolicyWeights(CONFIG, params, batch_stats, 7)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +53,10 @@ def _rewritten(path, tmp_path, **members):
 def test_exported_policy_equals_the_one_in_process(exported, in_process):
   loaded = runtime.load_policy(exported, deadlines=False)
   for seed in range(4):
-    observation, key = _observation(seed), np.array([seed, 0], np.uint32)
+    observation, key = (
+      tiny.observation(seed, pose=tiny.pose(seed)),
+      np.array([seed, 0], np.uint32),
+    )
     one, other = loaded(observation, key), in_process(observation, key)
     assert one.action == other.action
     assert np.std(one.evidence["probabilities"]) > 1e-3
@@ -93,7 +68,7 @@ def test_exported_policy_equals_the_one_in_process(exported, in_process):
 
 def test_exported_policy_scores_like_the_network_that_was_trained(weights, exported):
   loaded = runtime.load_policy(exported, deadlines=False)
-  seen = _observation(0)
+  seen = tiny.observation(0)
   made = loaded(seen, np.zeros(2, np.uint32)).evidence
   pair = np.concatenate([seen.pregrasp_image, seen.image], axis=-1)[4:68, 4:68]
   plain = network.build(CONFIG)
@@ -133,18 +108,10 @@ def test_same_weights_same_bytes(weights, exported, tmp_path):
 
 
 def test_workspace_of_the_file_bounds_that_of_the_observation(exported):
-  class Wider(NamedTuple):
-    pregrasp_image: np.ndarray
-    image: np.ndarray
-    pose: np.ndarray
-    step: int
-    num_steps: int
-    table_height: float
-    workspace: tuple = (np.full(4, -9.0), np.full(4, 9.0))
-
-  observation = _observation(0)
+  everywhere = np.full(4, -9.0), np.full(4, 9.0)
+  observation = tiny.observation(0, workspace=everywhere)
   policy = runtime.load_policy(exported, deadlines=False)
-  made = policy(Wider(*observation), np.zeros(2, np.uint32))
+  made = policy(observation, np.zeros(2, np.uint32))
   ends = np.asarray(commands.apply(observation.pose, made.evidence["candidates"]))
   assert np.all(ends[:, :2] >= WORKSPACE.low[:2] - 1e-6)
   assert np.all(ends[:, :2] <= WORKSPACE.high[:2] + 1e-6)
@@ -194,7 +161,7 @@ for more in ("flax", "chex", "hand_eye.network"):
     continue
   sys.exit("this environment has more: " + more)
 """
-  seen = _observation(3)
+  seen = tiny.observation(3)
   np.savez(
     tmp_path / "seen.npz",
     pregrasp_image=seen.pregrasp_image,
@@ -328,7 +295,7 @@ def _with_member(path, tmp_path, name, data):
 
 def test_the_policy_that_ships_here_loads():
   policy = export.load_policy(SHIPPED, deadlines=False)
-  seen = _observation(0, table_height=policy.manifest["workspace"]["low"][2])
+  seen = tiny.observation(0, table_height=policy.manifest["workspace"]["low"][2])
   assert policy(seen, np.zeros(2, np.uint32)).cause == Cause.NONE
 
 

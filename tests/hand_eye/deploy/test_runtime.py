@@ -2,43 +2,22 @@
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 from jax import export as jax_export
 
-from hand_eye import checkpoint, commands, decision, inference, network, servo
+from hand_eye import commands, decision, inference, servo
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
 from hand_eye.deploy import export, policy_file, program, runtime, watchdog
+from tests.hand_eye.deploy.tiny import WORKSPACE, observation
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
-WORKSPACE = commands.Workspace(
-  low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
-  high=np.array([0.6, 0.1, 0.3, 3.0], np.float32),
-)
 BOUNDED = servo.ServoConfig(max_step=0.05, max_turn=0.3)
 KEY = np.array([0, 1], np.uint32)
-
-
-class Observation(NamedTuple):
-  pregrasp_image: np.ndarray
-  image: np.ndarray
-  pose: np.ndarray = np.array([0.5, 0.0, 0.1, 0.2], np.float32)
-  step: int = 1
-  num_steps: int = 4
-  table_height: float = 0.01
-  workspace: tuple | None = None
-  age: float | None = None
-
-
-def _observation(seed=0, **fields):
-  frames = np.random.default_rng(seed).integers(0, 256, (2, 72, 72, 3), dtype=np.uint8)
-  return Observation(frames[0], frames[1])._replace(**fields)
 
 
 class Clock:
@@ -50,14 +29,6 @@ class Clock:
   def __call__(self):
     self.now += self.tick
     return self.now
-
-
-@pytest.fixture(scope="module")
-def weights():
-  params, batch_stats = network.build(CONFIG).init(jax.random.key(0))
-  kernel = np.random.default_rng(0).normal(size=(64, 1)) / 4
-  params["logit"]["kernel"] = kernel.astype(np.float32)
-  return checkpoint.PolicyWeights(CONFIG, params, batch_stats, 7)
 
 
 @pytest.fixture(scope="module")
@@ -167,22 +138,22 @@ def _held(made, cause, words):
 
 
 def test_an_answer_says_what_why_and_with_what_confidence(policy):
-  made = policy(_observation(), KEY)
+  made = policy(observation(), KEY)
   assert made.action == Action.MOVE and made.cause == Cause.NONE
   assert made.confidence == made.evidence["p_best"] > 0
   assert f"of {made.confidence:.2f}" in made.reason
   assert made.iterations == 3 and made.complete
   assert made.evidence["means"].shape == (3, 3)
   assert made.evidence["covariances"].shape == (3, 3, 3)
-  last = policy(_observation(1, step=4), KEY)
+  last = policy(observation(1, step=4), KEY)
   assert last.close and last.confidence == last.evidence["p_null"]
   assert policy.tally.counts() == {"decisions": 2}
 
 
 def test_the_parts_decide_like_the_whole(policy):
-  one = policy(_observation(), KEY)
-  same = policy(_observation(1), KEY, 1.0)
-  other = policy(_observation(), KEY, 1.0)
+  one = policy(observation(), KEY)
+  same = policy(observation(1), KEY, 1.0)
+  other = policy(observation(), KEY, 1.0)
   assert np.any(one.command != same.command)
   np.testing.assert_allclose(one.command, other.command, atol=1e-6)
   for name in ("candidates", "probabilities", "means", "covariances"):
@@ -193,8 +164,8 @@ def test_the_parts_decide_like_the_whole(policy):
 def test_with_an_engine_the_file_decides_the_same(policy, with_engine):
   assert with_engine.engine == "stand_in" and policy.engine is None
   for seed in range(4):
-    one = policy(_observation(seed), KEY)
-    other = with_engine(_observation(seed), KEY, 1.0 if seed % 2 else None)
+    one = policy(observation(seed), KEY)
+    other = with_engine(observation(seed), KEY, 1.0 if seed % 2 else None)
     assert one.action == other.action and one.reason == other.reason
     np.testing.assert_allclose(one.command, other.command, atol=1e-5)
     for name in ("candidates", "probabilities", "means", "covariances"):
@@ -205,7 +176,7 @@ def test_with_an_engine_the_file_decides_the_same(policy, with_engine):
 @pytest.mark.parametrize("fits", [0, 1, 2, 3])
 def test_a_deadline_gives_the_best_of_the_iterations_that_fit(with_engine, fits):
   """To begin takes 20 ms, an iteration 10."""
-  made = with_engine(_observation(), KEY, 0.0205 + 0.010 * fits)
+  made = with_engine(observation(), KEY, 0.0205 + 0.010 * fits)
   assert made.on_time
   if not fits:
     _held(made, Cause.NO_TIME, "20.5 ms are left, and one iteration needs 30.0 ms")
@@ -227,7 +198,7 @@ def ticking(path):
 
 @pytest.mark.parametrize("fits", [1, 2, 3])
 def test_without_an_engine_deadlines_are_the_same(ticking, fits):
-  made = ticking.for_robot()(_observation(), KEY, 0.035 + 0.030 * fits)
+  made = ticking.for_robot()(observation(), KEY, 0.035 + 0.030 * fits)
   assert made.iterations == fits and made.complete == (fits == 3)
 
 
@@ -235,7 +206,7 @@ def test_a_deadline_of_a_millisecond_is_answered_at_once(ticking):
   """Nothing is begun that cannot end, however often it is tried."""
   policy = ticking.for_robot()
   for seed in range(50):
-    made = policy(_observation(seed), KEY, 0.001)
+    made = policy(observation(seed), KEY, 0.001)
     _held(made, Cause.NO_TIME, "one iteration needs 30.0 ms")
   assert policy.tally.counts()["no_time"] == 50
   assert policy.needs == pytest.approx(0.030)
@@ -243,7 +214,7 @@ def test_a_deadline_of_a_millisecond_is_answered_at_once(ticking):
 
 @pytest.mark.parametrize("deadline", [math.nan, -1.0, -math.inf])
 def test_a_deadline_that_is_none_holds(either, deadline):
-  made = either(_observation(), KEY, deadline)
+  made = either(observation(), KEY, deadline)
   _held(made, Cause.NO_TIME, "one iteration needs")
   assert not made.on_time
 
@@ -272,7 +243,7 @@ def test_predictions_follow_a_slower_run_at_once_and_a_faster_one_slowly():
 
 def test_late_answers_say_so(ticking):
   policy = ticking.for_robot()
-  made = policy(_observation(), KEY, 0.065)
+  made = policy(observation(), KEY, 0.065)
   assert made.seconds > 0.065 and not made.on_time and "ms late" in made.reason
   assert policy.tally.counts()["late"] == 1
 
@@ -286,8 +257,8 @@ def test_nothing_is_compiled_after_loading(either):
 
   jax.monitoring.register_event_duration_secs_listener(listen)
   for seed in range(3):
-    either(_observation(seed, step=seed + 2), KEY)
-    either(_observation(seed + 10), KEY, 9.0)
+    either(observation(seed, step=seed + 2), KEY)
+    either(observation(seed + 10), KEY, 9.0)
   assert not compiled
   jax.jit(lambda x: x * 3.25 + 1)(np.zeros(17))
   assert compiled  # the listener hears
@@ -295,10 +266,10 @@ def test_nothing_is_compiled_after_loading(either):
 
 @pytest.mark.parametrize("guard", ["disallow", "disallow_explicit"])
 def test_a_process_that_guards_transfers_still_gets_decisions(either, guard):
-  expected = either(_observation(), KEY)
+  expected = either(observation(), KEY)
   for deadline in (None, 1e3):
     with jax.transfer_guard(guard):
-      made = either.for_robot()(_observation(), KEY, deadline)
+      made = either.for_robot()(observation(), KEY, deadline)
     assert made.action == Action.MOVE, made.reason
     np.testing.assert_allclose(made.command, expected.command, atol=1e-5)
 
@@ -306,7 +277,7 @@ def test_a_process_that_guards_transfers_still_gets_decisions(either, guard):
 def test_a_process_that_guards_transfers_can_load_a_policy(path):
   with jax.transfer_guard("disallow"):
     policy = runtime.load_policy(path, deadlines=False)
-    assert policy(_observation(), KEY).action == Action.MOVE
+    assert policy(observation(), KEY).action == Action.MOVE
 
 
 def test_other_shapes_are_an_error_and_not_a_compilation():
@@ -321,9 +292,9 @@ def test_other_shapes_are_an_error_and_not_a_compilation():
 
 def test_without_deadlines_a_deadline_is_an_error_and_not_a_compilation(path):
   without = runtime.load_policy(path, deadlines=False)
-  assert without(_observation(), KEY).action == Action.MOVE
+  assert without(observation(), KEY).action == Action.MOVE
   with pytest.raises(runtime.RecompilationError, match="deadlines=True"):
-    without(_observation(1), KEY, 1.0)
+    without(observation(1), KEY, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -353,12 +324,12 @@ def test_without_deadlines_a_deadline_is_an_error_and_not_a_compilation(path):
 )
 def test_fields_of_another_form_are_mistakes_of_the_program(policy, broken, message):
   with pytest.raises(decision.ObservationError, match=message):
-    policy(_observation(**broken), KEY)
+    policy(observation(**broken), KEY)
 
 
 def test_a_field_that_is_missing_is_named(policy):
   class Blind:
-    pregrasp_image = _observation().pregrasp_image
+    pregrasp_image = observation().pregrasp_image
 
   with pytest.raises(decision.ObservationError, match="image is missing in Blind"):
     policy(Blind(), KEY)
@@ -381,13 +352,13 @@ def test_keys_of_another_form_are_mistakes_of_the_program(policy, key):
   with pytest.raises(
     decision.ObservationError, match=r"key is .* expected uint32\[2\]"
   ):
-    policy(_observation(), key)
+    policy(observation(), key)
 
 
 def test_whole_numbers_and_arrays_without_axes_are_numbers(policy):
-  seen = _observation(table_height=0, step=np.int64(1), num_steps=np.array(4))
+  seen = observation(table_height=0, step=np.int64(1), num_steps=np.array(4))
   made = policy(seen, [0, 1])
-  again = policy.for_robot()(_observation(table_height=0.0), KEY)
+  again = policy.for_robot()(observation(table_height=0.0), KEY)
   np.testing.assert_array_equal(made.command, again.command)
 
 
@@ -429,16 +400,16 @@ BLACK = np.zeros((72, 72, 3), np.uint8)
   ],
 )
 def test_inputs_that_cannot_be_used_hold(policy, broken, cause, words):
-  _held(policy(_observation(**broken), KEY), cause, words)
+  _held(policy(observation(**broken), KEY), cause, words)
   assert policy.tally.counts()[cause.name.lower()] == 1
 
 
 def test_a_camera_that_froze_is_found(policy):
-  first = _observation()
+  first = observation()
   assert policy(first, KEY).action == Action.MOVE
   moved = first._replace(pose=first.pose + np.float32([0.02, 0, 0, 0]))
   _held(policy(moved, KEY), Cause.FROZEN_FRAME, "the gripper moved 20 mm")
-  fresh = _observation(1)
+  fresh = observation(1)
   assert policy(fresh, KEY).action == Action.MOVE
   assert policy.for_robot()(moved, KEY).action == Action.MOVE  # another robot's camera
   same = first._replace(image=first.pregrasp_image)
@@ -448,7 +419,7 @@ def test_a_camera_that_froze_is_found(policy):
 def test_scores_that_are_not_finite_never_leave(from_file, path):
   for value in (np.nan, np.inf):
     from_file.weights = jax.tree.map(lambda x, v=value: x * 0 + v, from_file.good)
-    made = _around(from_file, path)(_observation(), KEY)
+    made = _around(from_file, path)(observation(), KEY)
     _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
     assert made.evidence == {"action": "hold"}
 
@@ -466,7 +437,7 @@ def test_scores_of_an_engine_that_are_not_finite_never_leave(
 
     distort(spoil)
     for deadline in (None, 9.0):
-      made = with_engine.for_robot()(_observation(), KEY, deadline)
+      made = with_engine.for_robot()(observation(), KEY, deadline)
       _held(made, Cause.NOT_FINITE, "a score of the network is not finite")
 
 
@@ -475,7 +446,7 @@ def test_an_engine_that_fails_holds(with_engine, distort):
     raise RuntimeError("Exception from src/inference: no memory")
 
   distort(broken)
-  _held(with_engine(_observation(), KEY), Cause.FAILED, "no memory")
+  _held(with_engine(observation(), KEY), Cause.FAILED, "no memory")
   assert with_engine.tally.counts()["failed"] == 1
 
 
@@ -496,7 +467,7 @@ def test_a_command_that_is_not_finite_never_leaves(from_file, path):
     def whole(self, inputs):
       return {**super().whole(inputs), "command": np.full(5, np.nan, np.float32)}
 
-  made = _around(Broken(path), path)(_observation(), KEY)
+  made = _around(Broken(path), path)(observation(), KEY)
   _held(made, Cause.NOT_FINITE, "not finite")
 
 
@@ -507,7 +478,7 @@ def test_a_device_that_fails_holds(path):
     def whole(self, inputs):
       raise jax.errors.JaxRuntimeError("INTERNAL: out of memory")
 
-  made = _around(Failing(), path)(_observation(), KEY)
+  made = _around(Failing(), path)(observation(), KEY)
   _held(made, Cause.FAILED, "out of memory")
 
 
@@ -524,7 +495,7 @@ def test_commands_are_bounded_inside_the_file(from_file):
       from_file.good,
     )
     pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
-    seen = _observation(seed, pose=pose.astype(np.float32))
+    seen = observation(seed, pose=pose.astype(np.float32))
     inputs = decision.Inputs(
       pregrasp_image=seen.pregrasp_image,
       image=seen.image,
@@ -554,7 +525,7 @@ def test_commands_are_bounded_whatever_an_engine_says(with_engine, distort):
   actions = set()
   for seed in range(60):
     pose = rng.uniform(WORKSPACE.low + [0.05, 0, 0, 0], WORKSPACE.high)
-    seen = _observation(seed, pose=pose.astype(np.float32))
+    seen = observation(seed, pose=pose.astype(np.float32))
     made = with_engine.for_robot()(seen, np.array([0, seed], np.uint32))
     actions.add(made.action)
     assert np.linalg.norm(made.command[:3]) <= 0.05 + 1e-4
@@ -572,8 +543,8 @@ def test_constraints_given_at_loading_hold(path):
     yaw_range=(-0.2, 0.6),
   )
   policy = runtime.load_policy(path, constraints=given, deadlines=False)
-  made = policy(_observation(), KEY)
-  ends = np.asarray(commands.apply(_observation().pose, made.evidence["candidates"]))
+  made = policy(observation(), KEY)
+  ends = np.asarray(commands.apply(observation().pose, made.evidence["candidates"]))
   assert np.all(ends[:, 0] >= 0.45 - 1e-5) and np.all(ends[:, 1] >= -1e-5)
   x, y = ends[:, 0], ends[:, 1]
   # Its lower edge is an edge of the region to grasp in, too, and no strip to grasp in.
@@ -581,7 +552,7 @@ def test_constraints_given_at_loading_hold(path):
   assert not np.any(inside)
   assert np.all(ends[:, 3] >= -0.2 - 1e-4) and np.all(ends[:, 3] <= 0.6 + 1e-4)
   # The gripper hangs over the region: at the last step it may not close there.
-  over = _observation(1, step=4, pose=np.array([0.525, 0.025, 0.1, 0.2], np.float32))
+  over = observation(1, step=4, pose=np.array([0.525, 0.025, 0.1, 0.2], np.float32))
   _held(policy(over, KEY), Cause.MAY_NOT_CLOSE, "where the gripper may not")
 
 
@@ -594,4 +565,4 @@ def test_constraints_of_another_type_fail_when_loaded(path):
 def test_constraints_that_leave_nothing_hold(path):
   nowhere = Constraints(keep_out=((0.3, -0.2, 0.7, 0.2),))
   policy = runtime.load_policy(path, constraints=nowhere, deadlines=False)
-  _held(policy(_observation(), KEY), Cause.NOTHING_ALLOWED, "leave no motion")
+  _held(policy(observation(), KEY), Cause.NOTHING_ALLOWED, "leave no motion")
