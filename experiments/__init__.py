@@ -1,7 +1,14 @@
 """The programs that join the three packages; see WORKSPACE.md."""
 
+import importlib.util
 import os
 import sys
+
+if importlib.util.find_spec("absl") is None:
+  sys.exit(
+    "error: the programs need more than a control process does:"
+    " pip install 'hand_eye[train]', or '.[train]' in a checkout"
+  )
 
 # MuJoCo answers a backend that it does not know with a traceback, when it is imported.
 _BACKENDS = ("egl", "osmesa", "glfw")

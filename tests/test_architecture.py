@@ -3,6 +3,9 @@
 import ast
 import importlib.util
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,12 +175,27 @@ def test_every_config_loads_and_is_a_lab_note(path):
     assert fact in module.__doc__, f"the lab note of {path} lacks {fact!r}"
 
 
-def test_every_package_is_listed_for_installation():
-  text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-  for package in PACKAGES:
-    for init in (ROOT / package).rglob("__init__.py"):
-      name = ".".join(init.parent.relative_to(ROOT).parts)
-      assert f'"{name}"' in text, f"pyproject.toml does not list {name}"
+def test_every_folder_of_code_is_a_package_and_so_installed():
+  for path in map(Path, python_files()):
+    assert (ROOT / path).with_name("__init__.py").exists(), path
+
+
+def test_an_installation_without_extras_has_what_a_control_process_needs():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+  names = {re.match(r"[\w-]+", each)[0] for each in project["project"]["dependencies"]}
+  assert names == {"flatbuffers", "jax", "numpy"}
+
+
+def test_without_the_rest_programs_say_what_to_install():
+  program = "import sys; sys.path.insert(0, sys.argv[1]); import experiments"
+  done = subprocess.run(
+    [sys.executable, "-I", "-S", "-c", program, str(ROOT)],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 1 and "pip install 'hand_eye[train]'" in done.stderr
+  assert len(done.stderr.splitlines()) == 1
 
 
 def test_every_dependency_is_pinned():
