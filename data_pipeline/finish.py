@@ -15,7 +15,7 @@ from data_pipeline import plan as plan_lib
 _QUARANTINE = "quarantine"
 
 
-def finalize(directory: str | Path) -> plan_lib.Manifest:
+def finalize(directory: str | Path, *, partly: bool = False) -> plan_lib.Manifest:
   """Turns finished shards into a finished dataset that TFDS reads.
 
   Writes features.json, dataset_info.json and index.npz, then manifest.json. Calling
@@ -23,23 +23,26 @@ def finalize(directory: str | Path) -> plan_lib.Manifest:
 
   Args:
     directory: the folder that `plan.begin` returned.
+    partly: whether the shards that there are will do, where some are missing. The
+      collection may make the others later, and finish the dataset again.
 
   Returns:
     What the dataset consists of.
 
   Raises:
-    DatasetError: shards are missing, an attempt is there twice, or the folder cannot
-      be written.
+    DatasetError: shards are missing (or all of them, if `partly`), an attempt is there
+      twice, or the folder cannot be written.
   """
   directory = Path(directory)
   plan = plan_lib.read_plan(directory)
-  if pending := writer.pending_shards(directory):
+  pending = writer.pending_shards(directory)
+  if pending and not (partly and len(pending) < plan.num_shards):
     raise plan_lib.DatasetError(
       f"{len(pending)} of {plan.num_shards} shards of {directory} are missing: "
       f"{pending[:10]}{' ...' if len(pending) > 10 else ''}; run the collection again "
       "to make them"
     )
-  return _finish(directory, plan, range(plan.num_shards))
+  return _finish(directory, plan, sorted(set(range(plan.num_shards)) - set(pending)))
 
 
 def quarantine(

@@ -115,7 +115,8 @@ class Manifest:
   Attributes:
     plan: what was to be collected.
     shards: what there is, in order, without those in quarantine.
-    quarantined: file names of the shards that a check moved away.
+    quarantined: file names of the shards that are missing: a check moved them away, or
+      there was no time to make them.
     index: of the table of all attempts; None where an older program finished it.
   """
 

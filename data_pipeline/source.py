@@ -166,8 +166,8 @@ def open_dataset(
   manifest = plan_lib.read_manifest(directory)
   if manifest.quarantined:
     logging.warning(
-      "dataset %s lacks %d of its %d shards, which are in quarantine: %s; run its "
-      "collection again to make them again",
+      "dataset %s lacks %d of its %d shards, which are in quarantine or were not made "
+      "in time: %s; run its collection again to make them",
       directory,
       len(manifest.quarantined),
       manifest.plan.num_shards,

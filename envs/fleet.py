@@ -5,6 +5,7 @@ in any order, gives the same.
 """
 
 import dataclasses
+import math
 import multiprocessing
 import os
 import pickle
@@ -53,6 +54,7 @@ def map_unordered(
   num_workers: int = 0,
   retries: int = 0,
   on_death: Callable[[Death], None] = lambda death: None,
+  until: float = math.inf,
 ) -> Iterator[tuple[int, Result]]:
   """Yields (index of the task, its result) as results come in.
 
@@ -65,6 +67,7 @@ def map_unordered(
     num_workers: processes; 0 means one for each core.
     retries: how often a task is given to another worker when its own has died.
     on_death: is told of each death before the task is tried again.
+    until: on the clock `time.monotonic`: tasks that are not done by then are given up.
 
   Raises:
     WorkerDiedError: a task's worker has died more often than `retries`.
@@ -73,6 +76,8 @@ def map_unordered(
   num_workers = min(num_workers or num_cores(), len(tasks))
   if num_workers <= 1 and not retries:
     for index, task in enumerate(tasks):
+      if time.monotonic() >= until:
+        return
       yield index, function(task)
     return
   waiting = list(range(len(tasks)))[::-1]
@@ -82,7 +87,10 @@ def map_unordered(
     for worker in workers:
       worker.give(waiting.pop(), tasks)
     while busy := [worker for worker in workers if worker.index >= 0]:
-      connection.wait([worker.pipe for worker in busy])  # ends with its process
+      left = None if until == math.inf else max(0.0, until - time.monotonic())
+      # A pipe ends with its process.
+      if not connection.wait([worker.pipe for worker in busy], left) or left == 0.0:
+        return
       for worker in busy:
         if not worker.pipe.poll():
           continue  # another one had something to say

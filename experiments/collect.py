@@ -14,6 +14,9 @@ Several machines fill one dataset in a shared folder with the same command and
 """
 
 import dataclasses
+import functools
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +122,7 @@ def collect(
   worker_index: int = 0,
   worker_count: int = 1,
   runner: shard_tasks.Runner = fleet.map_unordered,
+  seconds: float = math.inf,
 ) -> Path:
   """Collects a dataset, or what is missing of it.
 
@@ -133,13 +137,18 @@ def collect(
     worker_count: how many programs like this one, which need no word between them,
       fill the dataset.
     runner: of the shards, see `shard_tasks.fill`.
+    seconds: after which the shards that there are will do; for a runner that takes
+      `until`.
 
   Returns:
     The dataset's folder; finished if no shard of another worker is missing.
 
   Raises:
-    UserError, DatasetError: an input cannot be used.
+    UserError, DatasetError: an input cannot be used, or the time was too short for one
+      shard.
   """
+  if seconds < math.inf:
+    runner = functools.partial(runner, until=time.monotonic() + seconds)
   if name not in GROUPS:
     raise cli.UserError(f"--name={name}: expected one of {sorted(GROUPS)}")
   settings = cli.build(CollectConfig, config["collect"], "collect")
@@ -188,7 +197,7 @@ def collect(
     runner=runner,
   )
   if worker_count == 1 or not writer.pending_shards(directory):
-    finish.finalize(directory)
+    finish.finalize(directory, partly=seconds < math.inf)
   return directory
 
 
@@ -280,6 +289,9 @@ def define_flags() -> None:
   flags.DEFINE_integer("round", 0, "Number of the collection round, recorded.")
   flags.DEFINE_integer("worker_index", 0, "Which of --worker_count programs this is.")
   flags.DEFINE_integer("worker_count", 1, "Programs that fill one dataset together.")
+  flags.DEFINE_float(
+    "seconds", 0.0, "End after so long with what there is; 0: with all of it.", 0.0
+  )
 
 
 def main(_: Sequence[str]) -> None:
@@ -310,9 +322,10 @@ def main(_: Sequence[str]) -> None:
     round_number=args.round,
     worker_index=args.worker_index,
     worker_count=args.worker_count,
+    seconds=args.seconds or math.inf,
   )
   if missing := writer.pending_shards(directory):
-    print(f"Unfinished: {len(missing)} shards of other workers are still missing")
+    print(f"{len(missing)} shards are still missing; the same command makes them")
   print(f"Dataset: {directory}")
 
 

@@ -15,6 +15,8 @@ continues where it was. `experiments.sweep` does so under many conditions.
 
 import dataclasses
 import functools
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,7 @@ def evaluate(
   runner: trials_lib.Runner = fleet.map_unordered,
   *,
   stop_when_decided: bool = False,
+  seconds: float = math.inf,
 ) -> dict[str, Any]:
   """Evaluates, or continues an evaluation.
 
@@ -121,6 +124,8 @@ def evaluate(
     runner: of the trials, see `trials.run`.
     stop_when_decided: of two policies, make no more bins than it takes to tell which
       is better, see `sequential`.
+    seconds: after which the bins that were finished will do, for a runner that takes
+      `until`. The first ones of all policies and protocols come first.
 
   Returns:
     The content of summary.json.
@@ -134,6 +139,9 @@ def evaluate(
   frame_size = train_config.build_network(config["network"]).frame_size
   specs = [policies_lib.choose(name, config, networks) for name in settings.policies]
   trials = plan(settings, specs, conditions.NOTHING, frame_size)
+  if seconds < math.inf:
+    runner = functools.partial(runner, until=time.monotonic() + seconds)
+    trials.sort(key=lambda trial: trial.first)
   workdir = cli.prepare_workdir(workdir)
   facts = identity(settings, specs, frame_size)
   with cli.locked(workdir), trials_lib.compiled_once():
@@ -357,6 +365,9 @@ def define_shared_flags() -> None:
 
 def define_flags() -> None:
   define_shared_flags()
+  flags.DEFINE_float(
+    "seconds", 0.0, "End after so long with the bins that are done; 0: all bins.", 0.0
+  )
   own_robot.define_flags()
 
 
@@ -386,7 +397,11 @@ def main(_: Sequence[str]) -> None:
     evaluate_robot(args.robot, config, networks, args.workdir)
     return
   summary = evaluate(
-    config, networks, args.workdir, stop_when_decided=args.stop_when_decided
+    config,
+    networks,
+    args.workdir,
+    stop_when_decided=args.stop_when_decided,
+    seconds=args.seconds or math.inf,
   )
   print(scores.describe(summary))
   if found := summary.get("comparison"):

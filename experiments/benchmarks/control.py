@@ -8,8 +8,9 @@ embedding tiled, and once with the images tiled, 64 times; ours with an engine
 (`hand_eye.deploy.engine`), and PyTorch (embedding tiled, compiled, channels last), both
 in float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
 matrix products, measured in the same run. What is not installed is left out and said
-to be: `pip install openvino torch`. --robots=14 adds that fleet, deciding in one call,
-for accelerators. Writes control.json.
+to be: `pip install openvino torch`. These two run on the CPU; --nopeers does without
+them. --robots=14 adds that fleet, deciding in one call, for accelerators. Writes
+control.json.
 """
 
 import contextlib
@@ -129,7 +130,11 @@ def compiled(
 
 
 def ours(
-  config: network.NetworkConfig, variables: Any, frames: np.ndarray, robots: int
+  config: network.NetworkConfig,
+  variables: Any,
+  frames: np.ndarray,
+  robots: int,
+  peers: bool = True,
 ) -> dict[str, Decision]:
   """The plain network, and each step from it to the fast path."""
   prepare = jax.jit(functools.partial(inference.prepare, config=config))
@@ -141,7 +146,7 @@ def ours(
   made["ours, prepared"] = compiled(fast, folded, frames)
   if robots > 1:
     made[f"ours, {robots} robots"] = compiled(fast, folded, frames, robots)
-  for name in engine.ENGINES:
+  for name in engine.ENGINES if peers else ():
     with contextlib.suppress(engine.EngineError):
       made[name] = with_engine(name, prepared, config, frames)
   return made
@@ -171,7 +176,9 @@ def milliseconds(function: Decision) -> float:
   return 1e3 * (time.perf_counter() - start)
 
 
-def measure(name: str, rounds: int, tile_images: bool, robots: int) -> dict[str, Any]:
+def measure(
+  name: str, rounds: int, tile_images: bool, robots: int, peers: bool = True
+) -> dict[str, Any]:
   """Medians in milliseconds for one preset, and what they are compared with."""
   config = network.preset(name)
   variables = random_variables(config)
@@ -179,11 +186,12 @@ def measure(name: str, rounds: int, tile_images: bool, robots: int) -> dict[str,
   frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
   matrix = jnp.ones((MATRIX, MATRIX))
   product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
-  decisions = ours(config, variables, frames, robots)
-  decisions |= control_torch.decisions(config, variables, frames, SEARCH)
+  decisions = ours(config, variables, frames, robots, peers)
+  if peers:
+    decisions |= control_torch.decisions(config, variables, frames, SEARCH)
   products: dict[str, Decision] = {
     "float32": lambda: product(matrix, matrix).block_until_ready(),
-    **control_torch.products(MATRIX),
+    **(control_torch.products(MATRIX) if peers else {}),
   }
   decisions |= {_product(dtype): run for dtype, run in products.items()}
   for decide in decisions.values():  # warms caches up
@@ -225,12 +233,13 @@ def benchmark(
   rounds: int,
   tile_images: bool,
   robots: int = 1,
+  peers: bool = True,
 ) -> dict[str, Any]:
   """Runs the whole benchmark; returns and writes what control.json holds."""
   workdir = cli.prepare_workdir(workdir)
   result = {
     "device": jax.devices()[0].device_kind,
-    "presets": [measure(name, rounds, tile_images, robots) for name in presets],
+    "presets": [measure(name, rounds, tile_images, robots, peers) for name in presets],
     "left_out": [
       package
       for package, there in (
@@ -276,6 +285,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "robots", 1, "More: also so many at once, as one call.", lower_bound=1
   )
+  flags.DEFINE_bool("peers", True, "Also PyTorch and engines, on the CPU.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -286,6 +296,7 @@ def main(_: Sequence[str]) -> None:
     rounds=args.rounds,
     tile_images=args.tile_images,
     robots=args.robots,
+    peers=args.peers,
   )
   print(describe(result))
 

@@ -180,26 +180,41 @@ def layer_times(
 
 
 def measure_preset(
-  config: network.NetworkConfig, count: int, seconds: float, rounds: int
+  config: network.NetworkConfig,
+  count: int,
+  seconds: float,
+  rounds: int,
+  dtypes: Sequence[str] = DTYPES,
+  layers: bool = True,
 ) -> dict[str, Any]:
-  """Samples a second of every variant of one network, and what they are shares of."""
+  """Samples a second of every variant of one network, and what they are shares of.
+
+  Args:
+    count: samples a step.
+    seconds: of each measurement.
+    rounds: measurements of each; medians count.
+    dtypes: of DTYPES, those that are measured.
+    layers: whether each kind of convolution is measured alone, too.
+  """
   batch = make_batch(config, count)
   platform = "cpu" if jax.default_backend() == "cpu" else "other"
   size = _PRODUCT_SIZE[platform]
   takes: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
-  for dtype in DTYPES:
+  for dtype in dtypes:
     takes[f"product {dtype}"] = (matrix_product(dtype, size), jax.block_until_ready)
   for name, fields in VARIANTS.items():
-    step = our_step(network.preset(config.name, **fields), batch)
-    takes[name] = (step, jax.block_until_ready)
-  if platform == "cpu" and (devices := math.gcd(len(jax.devices()), count)) > 1:
+    if fields.get("dtype", "float32") in dtypes:
+      step = our_step(network.preset(config.name, **fields), batch)
+      takes[name] = (step, jax.block_until_ready)
+  devices = math.gcd(len(jax.devices()), count)
+  if platform == "cpu" and "float32" in dtypes and devices > 1:
     step = our_step(config, batch, devices)
     takes[f"hand_eye float32, {devices} devices"] = (step, jax.block_until_ready)
   peer = torch_peer.load()
   difference = None
   if peer:
     difference = peer.difference(config, batch)
-    for dtype in DTYPES:
+    for dtype in dtypes:
       takes[f"torch {dtype}"] = (peer.step(config, batch, dtype), peer.wait)
       takes[f"product torch {dtype}"] = (peer.product(dtype, size), peer.wait)
   rates = harness.in_turns(
@@ -224,7 +239,7 @@ def measure_preset(
       v for name, v in medians.items()
       if name.startswith("product") and name.endswith(dtype)
     )
-    for dtype in DTYPES
+    for dtype in dtypes
   }  # fmt: skip
   flops = step_flops(config) * count
   rows = []
@@ -249,7 +264,7 @@ def measure_preset(
     "hand_eye_over_torch": best("hand_eye") / best("torch") if peer else None,
     "logits_differ_by": difference,
     "torch_is_compiled": peer.is_compiled if peer else None,
-    "layers": layer_times(config, count, seconds),
+    "layers": layer_times(config, count, seconds) if layers else [],
   }
 
 
@@ -260,6 +275,8 @@ def benchmark(
   seconds: float,
   rounds: int = 3,
   batch_size: int = 0,
+  dtypes: Sequence[str] = DTYPES,
+  layers: bool = True,
 ) -> dict[str, Any]:
   """Runs the whole benchmark; returns and writes what training.json holds."""
   workdir = cli.prepare_workdir(workdir)
@@ -271,7 +288,7 @@ def benchmark(
     except ValueError as error:
       raise cli.UserError(f"--presets: {error}") from error
     count = batch_size or BATCH_SIZES[platform].get(name, _DEFAULT_BATCH)
-    results.append(measure_preset(config, count, seconds, rounds))
+    results.append(measure_preset(config, count, seconds, rounds, dtypes, layers))
   device = jax.devices()[0]
   result = {
     "device": f"{device.platform}: {device.device_kind}",
@@ -315,6 +332,8 @@ def describe(result: dict[str, Any]) -> str:
         f"best of hand_eye over best of PyTorch ({compiled}): {over:.2f}, target"
         f" {TARGET} {held}; logits differ by {one['logits_differ_by']:.1e}"
       )
+    if not one["layers"]:
+      continue
     lines.append("convolutions alone, forward and backward, float32:")
     rows = [
       (
@@ -337,6 +356,8 @@ def define_flags() -> None:
   flags.DEFINE_float("seconds", 3.0, "Of each measurement.", lower_bound=0.01)
   flags.DEFINE_integer("rounds", 3, "Measurements of each; medians count.", 1)
   flags.DEFINE_integer("batch_size", 0, "Samples a step; 0: what suits the device.")
+  flags.DEFINE_multi_enum("dtypes", DTYPES, DTYPES, "Number formats; give one or both.")
+  flags.DEFINE_bool("layers", True, "Also each kind of convolution alone.")
 
 
 def main(_: Sequence[str]) -> None:
@@ -348,6 +369,8 @@ def main(_: Sequence[str]) -> None:
     seconds=args.seconds,
     rounds=args.rounds,
     batch_size=args.batch_size,
+    dtypes=args.dtypes,
+    layers=args.layers,
   )
   print(describe(result))
 

@@ -143,7 +143,8 @@ def run(
 ) -> list[dict[str, Any]]:
   """Runs the trials that are missing in a file of rows; returns all rows, in order.
 
-  A trial counts when all of its rows are there. Rows of other trials stay. Every row
+  A trial counts when all of its rows are there; the runner may give up some, whose
+  rows are then missing. Rows of other trials stay. Every row
   names its configuration and the software that made it; another version of the
   simulator is refused by the work folder's config.json, see `cli.check_same`.
 
@@ -192,9 +193,9 @@ def run(
         done[missing[index].key] = rows
         bar.update(missing[index].num_attempts)
   others = [key for key in done if key not in set(keys)]
-  ordered = {key: done[key] for key in [*keys, *others]}
-  cli.rewrite_jsonl(path, [row for rows in ordered.values() for row in rows])
-  return [row for key in keys for row in ordered[key]]
+  keys = [key for key in keys if key in done]
+  cli.rewrite_jsonl(path, [row for key in [*keys, *others] for row in done[key]])
+  return [row for key in keys for row in done[key]]
 
 
 @contextlib.contextmanager

@@ -289,6 +289,25 @@ def test_quarantine_leaves_a_dataset_that_can_be_used_and_completed(
       assert files.sha256(path) == files.sha256(breakable / path.name), path.name
 
 
+def test_a_collection_that_ran_out_of_time_is_a_dataset_and_can_be_completed(
+  attempts, tmp_path, caplog
+):
+  directory = _write(tmp_path, attempts, is_finished=False)
+  missing = plan_lib.shard_entry(directory, 1)
+  kept = missing.read_bytes()
+  missing.unlink()
+  finish.finalize(directory, partly=True)
+  assert len(source.open_dataset(directory)) == 2
+  assert "lacks 1 of its 2 shards" in caplog.text
+  missing.write_bytes(kept)
+  finish.finalize(directory, partly=True)
+  assert not plan_lib.read_manifest(directory).quarantined
+  for shard in range(2):
+    plan_lib.shard_entry(directory, shard).unlink()
+  with pytest.raises(plan_lib.DatasetError, match="2 of 2 shards .* are missing"):
+    finish.finalize(directory, partly=True)
+
+
 def test_a_second_quarantine_keeps_the_first(breakable):
   for _ in range(2):
     _flip(breakable / _SECOND)

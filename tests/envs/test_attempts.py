@@ -123,6 +123,16 @@ def test_a_dead_worker_is_reported():
     list(fleet.map_unordered(die, [1, 2], num_workers=2))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_that_are_not_done_in_time_are_given_up(workers):
+  """With an hour's sleep in each, the test would not end."""
+  until = time.monotonic() + (0.2 if workers > 1 else 0.0)
+  answers = fleet.map_unordered(
+    time.sleep, [3600, 3600, 3600], num_workers=workers, until=until
+  )
+  assert list(answers) == []
+
+
 def test_a_worker_that_dies_while_it_answers_is_reported():
   with pytest.raises(fleet.WorkerDiedError, match="exit code -9"):
     list(fleet.map_unordered(die_answering, [1, 2], num_workers=2))

@@ -97,6 +97,23 @@ def test_a_collection_has_the_number_asked_for_and_can_go_on(tmp_path):
   assert file_hashes(directory) == whole
 
 
+def test_a_collection_without_time_ends_with_what_there_is_and_can_go_on(tmp_path):
+  config = tiny_config()
+  config.collect.update(num_attempts=2, attempts_per_scene=1, scenes_per_shard=1)
+
+  def first_alone(function, tasks, **_):
+    yield 0, function(tasks[0])
+
+  one = collect.collect(config, tmp_path, "train", runner=first_alone, seconds=1.0)
+  assert len(source.open_dataset(one)) == 1
+  collect.collect(config, tmp_path, "train", runner=first_alone)
+  assert len(source.open_dataset(one)) == 2
+  with pytest.raises(plan.DatasetError, match="shards .* are missing"):
+    collect.collect(
+      config, tmp_path / "none", "train", runner=lambda *_, **__: iter(()), seconds=1.0
+    )
+
+
 def test_units_and_scenes_of_different_purposes_never_mix():
   config = tiny_config()
   seeds, cameras = [], {"train": set(), "held_out": set(), "evaluate": set()}

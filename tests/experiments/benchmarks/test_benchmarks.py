@@ -140,10 +140,16 @@ def test_the_work_of_a_training_step_is_that_of_its_layers():
 
 def test_the_training_benchmark_measures_what_it_prints(tmp_path, monkeypatch):
   monkeypatch.setattr(torch_peer, "load", lambda: None)
-  monkeypatch.setattr(training, "VARIANTS", {"hand_eye float32": {}})
+  variants = {"hand_eye float32": {}, "hand_eye bfloat16": {"dtype": "bfloat16"}}
+  monkeypatch.setattr(training, "VARIANTS", variants)
   monkeypatch.setitem(training._PRODUCT_SIZE, "cpu", 64)
   result = training.benchmark(
-    tmp_path, presets=["small"], seconds=0.01, rounds=1, batch_size=4
+    tmp_path,
+    presets=["small"],
+    seconds=0.01,
+    rounds=1,
+    batch_size=4,
+    dtypes=["float32"],
   )
   (one,) = result["networks"]
   (row,) = one["rows"]

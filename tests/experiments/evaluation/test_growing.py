@@ -1,8 +1,8 @@
-"""An evaluation that stops when two policies' difference is decided."""
+"""Evaluations that stop early: decided, or out of time."""
 
 from envs import protocols
 from experiments import cli, evaluate
-from experiments.evaluation import conditions, policies
+from experiments.evaluation import conditions, policies, trials
 
 
 def plan(condition):
@@ -39,6 +39,20 @@ def test_a_condition_stops_when_it_is_decided_and_others_go_on():
   ]
   assert counts[0] == 2 * 8  # bins of the first part: decided
   assert counts[1] == sum(len(trial.scenes) for trial in plans[1])
+
+
+def test_bins_that_were_given_up_are_left_out_and_made_later(tmp_path, make_row):
+  path, planned, asked = tmp_path / "rows.jsonl", plan(conditions.NOTHING)[:4], []
+
+  def runner(function, tasks, **_):
+    for index, trial in enumerate(tasks[:2]):
+      asked.append(trial.key)
+      yield index, [make_row(trial.policy.name, True, trial=trial.key)]
+
+  assert len(trials.run(planned, path, runner=runner)) == 2
+  assert len(trials.run(planned, path, runner=runner)) == 4
+  assert asked == [trial.key for trial in planned]
+  assert [row["trial"] for row in cli.read_jsonl(path)] == asked
 
 
 def test_each_part_has_more_bins_of_all_policies_and_the_last_has_all():
