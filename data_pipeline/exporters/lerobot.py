@@ -12,6 +12,8 @@ a video would compress them again, and its frames are a step apart, not a moment
 
 LeRobot wants a time for every frame. Steps have none: step t is given the time t - 1
 over `fps`, which only counts steps.
+
+LeRobot 0.6.1 reads, edits and trains on it, see tests/data_pipeline/test_lerobot_itself.py.
 """
 
 import json
