@@ -23,7 +23,7 @@
 | `loader_config.py`  | which samples, in what order, how changed                  |
 | `loader.py`         | Grain: deterministic, resumable batches                    |
 | `testing.py`        | synthetic attempts for tests                               |
-| `importers/`        | other people's grasp data                                  |
+| `importers/`        | published datasets of others                               |
 | `exporters/`        | this dataset in the layouts of others                      |
 
 Nothing is imported here, so that a collecting process pays only for the records

@@ -24,8 +24,8 @@ class Problem:
     file: where, within the dataset's folder.
     record: its number in the file; None where it is not one record.
     reason: what was found and what was expected.
-    shard: number of the shard to make again; None where finishing the dataset again
-      mends it.
+    shard: number of the shard to make again; None if finishing the dataset again
+      repairs it.
   """
 
   file: str
@@ -82,8 +82,8 @@ def check_dataset(
   Checked are sizes and checksums of shards; that every record decodes, its images
   too; all fields (numbers finite, commands of unit length, the last one null); that
   the rewards are those of the label; that no attempt, by (unit, scene_seed,
-  attempt_seed) or by attempt_id, is there twice; that indices, manifest and what TFDS
-  is told agree with the records.
+  attempt_seed) or by attempt_id, occurs twice; that indices, manifest and TFDS metadata
+  agree with the records.
 
   Args:
     directory: `<root>/<name>/<version>`.
@@ -232,7 +232,7 @@ def _duplicates(plan: plan_lib.Plan, found: list[_Found]) -> list[Problem]:
 def _dataset_problems(
   directory: Path, manifest: plan_lib.Manifest, found: list[_Found]
 ) -> list[Problem]:
-  """Problems of the files that speak of all shards; finishing again mends them."""
+  """Problems of files that describe all shards; finishing again repairs them."""
   problems = []
   for name in (metadata.FEATURES_FILE, metadata.INFO_FILE):
     if not (directory / name).is_file():

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever moment the power fails."""
+"""Files that are either complete or absent, even after a power failure."""
 
 import contextlib
 import errno
@@ -47,7 +47,7 @@ def hold_temporary(path: Path) -> tuple[Path, int]:
 def remove_temporaries(folder: Path, name: str = "*") -> None:
   """Removes what dead writers have left in a folder, and nothing of living ones.
 
-  On a file system without locks nobody can tell, and everything stays.
+  On a file system without locks this is not known, and everything stays.
 
   Args:
     folder: where to look; files that are written without being held must not be

@@ -55,7 +55,7 @@ def quarantine(
 
   Args:
     directory: `<root>/<name>/<version>`.
-    broken: numbers of shards; none at all mends what is not a shard (the index).
+    broken: numbers of shards; none to repair only what is not a shard (the index).
 
   Returns:
     What the dataset consists of now; None if it was not finished before.
@@ -66,7 +66,7 @@ def quarantine(
   directory = Path(directory)
   plan = plan_lib.read_plan(directory)
   for shard in sorted(set(broken)):
-    # The entry first: from here on the shard counts as missing, whatever happens.
+    # The entry first: from here on the shard counts as missing, even after a crash.
     for path in (
       plan_lib.shard_entry(directory, shard),
       plan_lib.shard_index(directory, shard),
@@ -76,8 +76,7 @@ def quarantine(
         _move_away(path, directory / _QUARANTINE)
       except OSError as error:
         raise plan_lib.DatasetError(
-          f"cannot move {path} into quarantine: {error}; mend the folder and check "
-          "again"
+          f"cannot move {path} into quarantine: {error}; fix that and check again"
         ) from error
   if not plan_lib.is_declared_finished(directory):
     return None
@@ -124,7 +123,7 @@ def _finish(
       plan_lib.write_manifest(directory, manifest)
   except OSError as error:
     raise plan_lib.DatasetError(
-      f"cannot finish the dataset in {directory}: {error}; mend the folder and run "
+      f"cannot finish the dataset in {directory}: {error}; fix that and run "
       "the collection again: finished shards are kept"
     ) from error
   return manifest

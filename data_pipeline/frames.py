@@ -32,7 +32,7 @@ class Frames(Protocol):
 
 
 class DecodedFrames:
-  """Reads and decodes the two images of each sample anew. Memory stays flat."""
+  """Reads and decodes the two images of each sample. Memory stays flat."""
 
   def __init__(self, dataset: source.Dataset):
     self.fingerprint = dataset.fingerprint
@@ -118,7 +118,7 @@ def frames_size(dataset: source.Dataset) -> int:
 
 
 def load_frames(dataset: source.Dataset, cache_bytes: int) -> Frames:
-  """Keeps the images of a dataset in memory where they fit, else decodes them anew.
+  """Keeps the images of a dataset in memory if they fit, else decodes them each time.
 
   Args:
     dataset: where the images are.
@@ -130,6 +130,6 @@ def load_frames(dataset: source.Dataset, cache_bytes: int) -> Frames:
   if frames_size(dataset) <= cache_bytes:
     return CachedFrames(dataset)
   logging.info(
-    "images are decoded anew for each sample: more than %d bytes", cache_bytes
+    "images are decoded for each sample: they need more than %d bytes", cache_bytes
   )
   return DecodedFrames(dataset)

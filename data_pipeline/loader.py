@@ -134,7 +134,7 @@ def make_loader(
     dataset: the attempts.
     config: which samples, in what order, and how they are changed.
     frames: images of the same dataset, of `frames.load_frames`; None decodes the
-      images of each sample anew.
+      images of each sample.
 
   Returns:
     The iterator, before its first batch.

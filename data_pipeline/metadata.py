@@ -68,7 +68,7 @@ def shard_lengths(manifest: plan_lib.Manifest) -> list[int]:
 
 
 def read_shard_lengths(directory: Path) -> list[int]:
-  """Returns the attempts of each shard that TFDS is told of.
+  """Returns the number of attempts of each shard in the TFDS metadata.
 
   Raises:
     OSError: dataset_info.json is missing.

@@ -69,7 +69,7 @@ class AttemptRecord(TypedDict):
   policy_version: str
   round: int  # int64: one collection with one version of the network.
   software: str  # JSON of the versions of the software that made the attempt.
-  unknown: NotRequired[list[str]]  # Fields of OPTIONAL that nobody knew.
+  unknown: NotRequired[list[str]]  # Fields of OPTIONAL that are not known.
 
 
 def complete(record: Mapping[str, Any]) -> dict[str, Any]:

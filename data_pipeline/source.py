@@ -277,7 +277,7 @@ def _read_index(directory: Path, manifest: plan_lib.Manifest) -> Attempts | None
   except plan_lib.DatasetError as error:
     logging.warning(
       "%s; every record is read instead. Run the collection again, or python -m "
-      "experiments.check_data --quarantine, to mend it",
+      "experiments.check_data --quarantine, to repair it",
       error,
     )
     return None

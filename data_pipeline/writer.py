@@ -181,7 +181,7 @@ class ShardWriter:
 
   def _cannot_write(self, reason: Exception | str) -> plan_lib.DatasetError:
     return plan_lib.DatasetError(
-      f"cannot write shard {self._path}: {reason}; free some space or mend the "
+      f"cannot write shard {self._path}: {reason}; free some space or repair the "
       "folder, then run the collection again: finished shards are kept"
     )
 

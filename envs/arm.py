@@ -45,7 +45,7 @@ class MountedArm:
 
   flange: mujoco.MjsBody  # its z axis points out of the arm
   joints: tuple[str, ...]  # seven names, from the base on
-  servos: tuple[str, ...]  # actuators of the joints, told angles in rad
+  servos: tuple[str, ...]  # actuators of the joints, controlled by angles in rad
 
 
 def add_arm(spec: mujoco.MjSpec) -> MountedArm:

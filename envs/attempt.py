@@ -150,7 +150,7 @@ class AttemptRun:
 
   A decision to close above the table first descends (Appendix A: the network scores
   motions that end on the table). Everything that moves raises DivergedError when the
-  physics become unstable; the bin must then be filled anew.
+  physics become unstable; the bin must then be filled again.
   """
 
   def __init__(

@@ -66,7 +66,7 @@ def map_unordered(
     tasks: picklable.
     num_workers: processes; 0 means one for each core.
     retries: how often a task is given to another worker when its own has died.
-    on_death: is told of each death before the task is tried again.
+    on_death: called with each death before the task is tried again.
     until: on the clock `time.monotonic`: tasks that are not done by then are given up.
 
   Raises:

@@ -42,7 +42,7 @@ NULL_COMMAND = np.array([0.0, 0.0, 0.0, 0.0, 1.0], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What came of closing the gripper."""
+  """The result of closing the gripper."""
 
   gripper_reading: float  # m, after lifting
   drop_test: bool
@@ -66,7 +66,7 @@ class GraspEnv:
 
     Args:
       frame_size: of the images that policies see, pixels.
-      largest_image: of pictures for people, where those are wanted.
+      largest_image: of pictures for humans, pixels; 0 if there are none.
     """
     self.unit = unit
     self.scene: Scene = build_scene(unit, objects, frame_size, largest_image)
@@ -124,7 +124,7 @@ class GraspEnv:
     """float32[H, W]: the same view in metres along the optical axis; 0 is unmeasured.
 
     Args:
-      size: as of `image`.
+      size: as for `image`.
       noise_rng: None for the truth; with a generator, what a structured-light sensor
         would measure (see `envs.depth`).
     """

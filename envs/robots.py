@@ -24,7 +24,7 @@ MOVED = 0.02  # m: after such a motion the camera sees another image
 
 
 class RobotError(RuntimeError):
-  """The robot did not do as it was told; the attempt ends and is not kept."""
+  """The robot did not do what it should; the attempt ends and is not kept."""
 
 
 class Robot(Protocol):
@@ -191,13 +191,13 @@ class RobotCell:
     return Outcome(reading, dropped, success, False, "", ())
 
   def remaining(self) -> list[int]:
-    return []  # nobody knows what lies in the bin
+    return []  # what lies in the bin is not known
 
   def object_positions(self) -> np.ndarray:
     return np.empty((0, 3))
 
   def take_away(self, indices: Sequence[int]) -> None:
-    """A person does, where it is wanted."""
+    """A human does, if it is wanted."""
 
   def _check_arrival(self, target: np.ndarray) -> None:
     pose, (low, high) = self.pose(), self.unit.limits

@@ -199,7 +199,7 @@ def run_attempt(
   """Makes one attempt in a filled bin with a policy; arguments as in `AttemptRun`.
 
   Raises:
-    DivergedError: the physics became unstable; the bin must be filled anew.
+    DivergedError: the physics became unstable; the bin must be filled again.
   """
   run = _attempt(
     env,

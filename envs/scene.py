@@ -129,7 +129,7 @@ def _set_options(
   option.sleep_tolerance = 0.005  # m/s
   spec.visual.global_.offwidth = largest_image
   spec.visual.global_.offheight = largest_image
-  # What nobody can see in a small frame costs three quarters of its drawing.
+  # Details that are invisible in a small frame take three quarters of its drawing.
   fine = frame_size > 128
   quality = spec.visual.quality
   quality.offsamples = 4

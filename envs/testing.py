@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass
 class Puppet:
-  """A robot that does as it is told, at once; some things can be made to fail."""
+  """A robot that does everything at once; some things can be made to fail."""
 
   name: str = "puppet"
   table_height: float = 0.0

@@ -40,7 +40,7 @@ class Finger:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """Pose of the over-the-shoulder camera, which no policy is told."""
+  """Pose of the over-the-shoulder camera; the learned policy does not know it."""
 
   position: tuple[float, float, float]  # m, base frame
   target: tuple[float, float, float]  # the point looked at, m, base frame
@@ -97,7 +97,7 @@ class Unit:
 
   @property
   def known_camera(self) -> Camera:
-    """What a calibrated baseline believes; the learned policy is told no camera."""
+    """What a calibrated baseline believes; the learned policy knows no camera."""
     return self.calibration or self.camera
 
   def workspace(self) -> tuple[np.ndarray, np.ndarray]:

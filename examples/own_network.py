@@ -3,8 +3,8 @@ r"""A network of your own: trained, servoed and exported by its name, from outsi
   python -m experiments.demo --workdir=runs/own \
     --config.network.preset=examples.own_network:architecture
 
-docs/own_network.md explains what a network must offer. This one is as plain as can be:
-the images become a vector, the command is appended to it, and two dense layers decide.
+docs/own_network.md explains what a network must offer. This one is minimal: the images
+become a vector, the command is appended to it, and two dense layers give the logit.
 """
 
 import dataclasses

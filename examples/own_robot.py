@@ -1,4 +1,4 @@
-"""A robot of one's own: what `--robot=module:factory` needs, with a robot to try it on.
+"""A robot of your own: what `--robot=module:factory` needs, with a robot to try it on.
 
   python -m examples.own_robot serve &     # the robot: a process of its own
   python -m experiments.collect --robot=examples.own_robot:connect \
@@ -7,8 +7,8 @@
   python -m experiments.evaluate --robot=examples.own_robot:connect \
     --policies=random,exported --workdir=runs/own/evaluate
 
-`OwnRobot` is the part to write for a robot: one method for each thing that it can do.
-This one asks a process behind a socket, as one would ask a robot's driver; there, a
+`OwnRobot` is what you write for your robot: one method for each thing that it can do.
+This one talks to another process over a socket, as to a robot's driver; there, a
 simulated cell stands in for the hardware.
 """
 

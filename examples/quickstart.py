@@ -1,10 +1,10 @@
-"""Collect, train, evaluate, and watch one servoed attempt: the whole way in Python.
+"""Collect, train, evaluate, and watch one servoed attempt, all from Python.
 
   python -m examples.quickstart          # 10 minutes on two cores, less on more
 
-In a notebook, call `quickstart` or run its lines one by one. Everything that a program
-does by flags is a function here: it takes a config and returns what it made. So short a
-training teaches little; experiments/configs/demo.py has the numbers that teach more.
+In a notebook, call `quickstart` or run its lines one by one. Every program is also a
+function, which takes a config and returns what it made. Such a short training achieves
+little; experiments/configs/demo.py trains longer.
 """
 
 from pathlib import Path

@@ -5,13 +5,13 @@ r"""A fleet that collects, learns, and collects better (Section 5.2).
 
 Round 0 is made of random attempts. After each round the network is trained on all
 attempts so far, and the next round is collected with it. Then the last network is
-evaluated, exported and reported on. What a round is, the section `campaign` of the
-config says: docs/campaign.md.
+evaluated, exported and reported on. The section `campaign` of the config defines the
+rounds: docs/campaign.md.
 
 The same command continues where it was interrupted, with no attempt lost or made twice
 and no update skipped. SIGTERM and Ctrl-C end it with status 75; training saves first.
 
-campaign.html in the work folder shows how it is going, and so does
+campaign.html in the work folder shows the progress, and so does
 
   python -m experiments.campaign --workdir=runs/campaign --show
 """

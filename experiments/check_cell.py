@@ -5,7 +5,7 @@ r"""Checks that the cell is fair, its labels true and its physics stable (Sectio
 Sends arms to a grid of poses; lets the random policy and an oracle make attempts with
 all training and some held-out units and all families of objects, with T = 3 and 10;
 compares both detectors with the simulator's truth. Prints tables, writes cell.json and
-cell.md; the same command continues where it was.
+cell.md; the same command continues where it stopped.
 """
 
 import dataclasses

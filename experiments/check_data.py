@@ -4,7 +4,7 @@ r"""Checks a whole dataset: every byte, every record, every image, every label.
 
 Names each problem with file, record and reason; the exit status is 1 if there is one.
 With --quarantine, shards with a problem are moved into the folder `quarantine` of the
-dataset, which opens without them from then on, with a warning; the command that
+dataset. From then on the dataset opens without them, with a warning; the command that
 collected it makes them again.
 """
 

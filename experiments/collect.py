@@ -3,9 +3,9 @@ r"""Lets a fleet of simulated robots make grasp attempts (Section 5.2).
   python -m experiments.collect --config=experiments/configs/demo.py \
     --workdir=runs/demo/data --name=train
 
-Writes a TFDS dataset to <workdir>/<name>/1.0.0. The same command goes on with a
-collection that was interrupted; the same config gives the same attempts, byte for
-byte, whatever the number of workers.
+Writes a TFDS dataset to <workdir>/<name>/1.0.0. The same command continues an
+interrupted collection; the same config gives the same attempts, byte for byte, with any
+number of workers.
 
 --robot=my_robot:make collects with a robot of your own (envs/robots.py).
 

@@ -2,10 +2,10 @@ r"""Says what a dataset holds, in the terminal and as one HTML page.
 
   python -m experiments.describe --data=runs/demo/data/train
 
-Counts and rates of success by unit, round, T, policy and object family; what the
-commands are; how far the labels agree; and a contact sheet of attempts. Writes
-describe.html, which needs no other file, and contact_sheet.jpg into --workdir, by
-default the folder above the dataset's version.
+Counts and rates of success by unit, round, T, policy and object family; the
+distribution of commands; how well the labels agree; and a contact sheet of attempts.
+Writes describe.html, which needs no other file, and contact_sheet.jpg into --workdir,
+by default the folder above the dataset's version.
 """
 
 import dataclasses

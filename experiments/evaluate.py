@@ -4,12 +4,12 @@ r"""Measures policies on unseen objects and units (Section 6).
     --checkpoint=runs/demo/train/round_01/checkpoints --workdir=runs/demo/evaluate \
     --policies=random,hand_designed,servo
 
-Both protocols: with replacement, where what was grasped goes back into the bin, and
+Both protocols: with replacement, where grasped objects go back into the bin, and
 without. Every policy gets the same bins from the same seeds. Writes rows.jsonl (a row
 an attempt), summary.json, videos/, overlay.npz and units.png; the same command
-continues where it was. `experiments.sweep` does so under many conditions.
+continues where it stopped. `experiments.sweep` evaluates under many conditions.
 
---stop_when_decided compares two policies with no more bins than it takes;
+--stop_when_decided compares two policies with only as many bins as are needed;
 --robot=my_robot:make measures on a robot of your own (envs/robots.py).
 """
 

@@ -3,7 +3,7 @@ r"""Writes a dataset in LeRobot's layout v3.0, for its visualizer and its polici
   python -m experiments.export_lerobot --data=runs/demo/data/train --out=runs/lerobot
 
 Needs pyarrow (pip install 'hand_eye[lerobot]'), and neither LeRobot nor PyTorch.
-Images stay the JPEG files that they are.
+JPEG images are copied unchanged.
 """
 
 import importlib.util

@@ -4,11 +4,11 @@ r"""Exports a trained policy as one file that a control process can load.
     --checkpoint=runs/demo/train/round_01/checkpoints --out=runs/demo/policy.hep
 
 The file holds weights, the decision functions for cpu, cuda and tpu, the limits, and an
-input with its answer. Before it gets its name it is loaded back and must give that
+input with its answer. Before the file gets its name, it is loaded and must give that
 answer. Limits hold inside the functions: the workspace, the longest motion and turn of
 a decision (--config.servo.max_step, --config.servo.max_turn), and your own (--grasp_in,
---keep_out, --yaw_range). docs/exported_policy.md says what else it promises. Exporting
-again with other limits is the same command. For a newer JAX, a policy file is exported
+--keep_out, --yaw_range). docs/exported_policy.md says what else it promises. To change
+limits, run the command again with others. For a newer JAX, a policy file is exported
 again from itself: --checkpoint=policy.hep --out=policy.hep.
 
 --format=onnx writes a folder instead, for other languages (docs/onnx.md): the network's
@@ -84,7 +84,7 @@ def export_onnx(
   """Writes a policy as ONNX files to the folder `out`, tests them, returns its path.
 
   Args:
-    config, source, step, constraints: as of `export`.
+    config, source, step, constraints: as for `export`.
     out: the folder; files of an earlier export are replaced.
 
   Raises:

@@ -4,7 +4,7 @@ r"""Pictures of the cells: robots, grippers, objects, depth.
   python -m experiments.gallery --workdir=runs/gallery --objects=hammer,bottle
 
 Writes units.png (Figure 6: every robot's camera, one joint configuration), grippers.png
-(Figure 7: wear from close by), objects_*.png (instances of every family and their
+(Figure 7: wear, close up), objects_*.png (instances of every family and their
 properties), depth.png (the input of the hand-designed baseline).
 """
 

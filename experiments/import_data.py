@@ -1,4 +1,4 @@
-r"""Brings the grasping dataset that the paper's authors published into our format.
+r"""Converts the grasping dataset that the paper's authors published to our format.
 
   python -m experiments.import_data --source=grasping_dataset \
     --gripper_status=opening --workdir=runs/paper/data --name=levine2016
@@ -9,7 +9,7 @@ command resumes an interrupted import. data_pipeline/importers/levine2016.py doc
 what is read from a record and what is assumed about it. Records do not say what
 gripper/status means: --gripper_status is needed.
 
-With --on_bad_record=skip broken attempts are left out and counted. Every file's counts
+With --on_bad_record=skip, broken attempts are left out and counted. Every file's counts
 and rejected records are rows of <workdir>/<name>/import.jsonl.
 """
 

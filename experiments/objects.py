@@ -1,9 +1,9 @@
-r"""What was made of a folder of meshes: a table, and pictures.
+r"""Shows how a folder of meshes was understood: a table, and pictures.
 
   python -m experiments.objects --objects='meshes?scale=0.001' --workdir=runs/objects
 
-Prints a line a file: convex pieces, size, mass, and what was done to it, or why it is
-skipped. With --workdir also objects.png (each object, lying in a bin), objects.md and
+Prints a line for each file: convex pieces, size, mass and repairs, or why it is
+skipped. With --workdir, also writes objects.png (each object in a bin), objects.md and
 objects.json.
 """
 

@@ -2,10 +2,10 @@ r"""Writes a work folder's results as one self-contained HTML page, and as Markd
 
   python -m experiments.report --workdir=runs/demo
 
-The page holds Table 1 of the paper beside ours, what policies grasp, robustness, the
-predictor, pictures and videos, training and data, and the commands that made them. The
-Markdown has the same words and tables. A part that is missing is named together with
-the command that makes it.
+The page holds Table 1 of the paper with our figures, results by object and unit,
+robustness, the predictor, pictures and videos, training and data, and the commands that
+made them. The Markdown has the same text and tables. For a missing part, it names the
+command that makes it.
 """
 
 from collections.abc import Sequence

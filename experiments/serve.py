@@ -3,10 +3,10 @@ r"""Serves an exported policy to robots over a local socket.
   python -m experiments.serve --policy=runs/demo/policy.hep --socket=/tmp/policy.sock
   python -m experiments.serve --policy=runs/demo/policy.hep --port=7400
 
-One process and one device for a fleet, whatever language its controllers are written
-in: docs/wire_format.md describes what goes over the wire, `hand_eye.deploy.client` is
-a client. The server listens on this machine alone, and to everyone on it who may open
-the socket: a Unix socket is this user's, a port is everybody's.
+One process with one device serves a fleet with controllers in any language:
+docs/wire_format.md describes the wire format, `hand_eye.deploy.client` is a client. The
+server listens on this machine only. A Unix socket is open to its user alone, a port to
+everyone on the machine.
 """
 
 import signal

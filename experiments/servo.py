@@ -1,4 +1,4 @@
-r"""Closed-loop control of a simulated unit by an exported policy, at a rate.
+r"""Closed-loop control of a simulated unit by an exported policy, at a fixed rate.
 
   python -m experiments.servo --policy=runs/demo/policy.hep --workdir=runs/servo
   python -m experiments.servo --policy=runs/demo/policy.hep --viewer --rate=10 \
@@ -7,11 +7,11 @@ r"""Closed-loop control of a simulated unit by an exported policy, at a rate.
 --robot=my_robot:make servoes a robot of your own (envs/robots.py), which waits for
 each decision.
 
-Decisions come while the arm moves, and each takes the time that it really takes here:
-the cell goes on meanwhile. The video, or a corner of the window, shows what the camera
-sees with the candidates that were scored, from red to green, the decision, and how long
-it took. At the end: median, 99th percentile and worst latency, and deadlines that were
-missed, as text and in servo.json. --engine=openvino_bfloat16 is the fastest on CPUs
+Decisions come while the arm moves: the cell goes on for as long as each one takes on
+this machine. The video, or a corner of the window, shows the camera's image with the
+scored candidates from red to green, the decision, and how long it took. At the end come
+the median, 99th percentile and worst latency, and the missed deadlines, as text and in
+servo.json. --engine=openvino_bfloat16 is the fastest on CPUs
 with the full network (docs/inference.md).
 """
 
@@ -173,7 +173,7 @@ def summarize(
 
 
 def in_words(report: dict[str, Any]) -> str:
-  """The closing report for people."""
+  """The report at the end, as text."""
   latency = report["latency_ms"]
   held = ", ".join(f"{name} {count}" for name, count in report["held"].items())
   return (

@@ -1,8 +1,7 @@
 """Makes sure that MuJoCo can draw without a screen: `python -m experiments.setup_gl`.
 
 Renders one small image in a child process with EGL, then OSMesa. If neither works,
-installs Mesa's software renderers where that is allowed, else prints the one line to
-run.
+installs Mesa's software renderers if allowed, else prints the command that does.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Rates and their intervals (over attempts, over robots), detectors, AUC.
 
-Attempts of one robot are not independent: it sees, and grasps, in its own way. What is
-said of robots to come has an interval over robots, each one a draw.
+Attempts of one robot are not independent: each robot sees and grasps in its own way.
+So statements about other robots have an interval over robots, each one a draw.
 """
 
 import math

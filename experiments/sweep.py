@@ -4,13 +4,13 @@ r"""Measures policies under many conditions: a moved camera, worn fingers, ...
     --workdir=runs/demo/sweep --policies=servo,open_loop,hand_designed \
     --conditions=camera_shift=0.05,camera_shift=0.10,push=0.3
 
-Every policy in the bins of both protocols under every condition, and under none. A
-condition is NAME=AMOUNT, see `evaluation.conditions`; calibrated policies keep the pose
-that the camera had before it was moved. Networks trained on more or less data are
-policies servo@LABEL, see --checkpoints.
+Every policy is measured in the bins of both protocols, under every condition and under
+none. A condition is NAME=AMOUNT, see `evaluation.conditions`. Calibrated policies keep
+the calibration from before the camera was moved. Networks trained on more or less data
+are policies servo@LABEL, see --checkpoints.
 
 The same command resumes at the trial where it stopped; a trial whose worker died is
-retried. It uses all cores, with --ray_address those of a cluster.
+retried. It uses all cores, or with --ray_address those of a cluster.
 Writes rows.jsonl (a row an attempt, with its seed, configuration and versions),
 rows.csv for pandas, and sweep.json: rates by policy, protocol and condition.
 """

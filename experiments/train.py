@@ -69,7 +69,7 @@ def train(
     options: which of the attempts to use, and how far to trust them.
     loading: with how many threads and processes batches are made.
     init_from: checkpoints to take the first weights from; '' draws them.
-    log_options: what to write besides metrics.
+    log_options: what to write in addition to metrics.
     inputs: what the network sees of the attempts.
     on_batch: called with each step's batch before the step takes it, to watch it or to
       change it, see `loop.Fit.run`.

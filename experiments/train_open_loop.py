@@ -4,10 +4,10 @@ r"""Trains the open-loop baseline: the servo's network on patches (Section 6).
     --data=runs/demo/data/round_00/1.0.0 --held_out=runs/demo/data/held_out/1.0.0 \
     --workdir=runs/demo/open_loop
 
-The same attempts, optimizer, number of steps and flags as in experiments.train, and the
-same files in the work folder; the config's section `patches` says how patches are cut
-and which preset judges them. An attempt gives one sample, the pregrasp image around the
-place where its gripper closed; so the phases of the curriculum do not differ.
+Attempts, optimizer, number of steps, flags and files in the work folder are those of
+experiments.train. The config's section `patches` says how patches are cut and which
+preset scores them. An attempt gives one sample, the pregrasp image around the place
+where its gripper closed, so the phases of the curriculum do not differ.
 
 The same command continues a run that was interrupted.
 """

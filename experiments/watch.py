@@ -11,15 +11,15 @@ r"""Shows a policy in a cell: as a video, in a window, or decision by decision.
 The video shows what the policy's camera sees, enlarged; the window shows any view, in
 real time, until it is closed. Every attempt is summed up in a line. With --explain a
 page shows each decision of one attempt: the images, the candidates, their
-probabilities, the ratio and the reason. None of this changes an attempt.
+probabilities, the ratio and the reason. Watching does not change an attempt.
 
 Any row of an evaluation or a sweep can be explained: --row counts the rows of
 rows.jsonl from 0. The folder's config.json has the rest, except the network: give
 --checkpoint (--open_loop, --exported, --checkpoints), and --config if it is not the
 demo's. The row's whole trial is repeated, because the last digits of scores may depend
-on what else is decided in the same call; the page says whether it is the same attempt.
-Without a folder, --unit and --seed of a row, with the --config that config.json shows,
-also give its attempts, up to such digits where a network decides.
+on the other decisions of the same call; the page says whether it is the same attempt.
+Without a folder, --unit and --seed of a row and the --config that config.json names
+also give its attempts, up to such digits if a network decides.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
-"""Algorithm 1: what to do about the best motion that was found, and about closing here.
+"""Algorithm 1: closes, moves or raises, given the best motion and the null command.
 
-Pure functions of probabilities and poses; no network in sight. `servo` joins them with
+Pure functions of probabilities and poses, without a network. `servo` joins them with
 the network and the search.
 """
 

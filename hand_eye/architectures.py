@@ -19,7 +19,7 @@ class Architecture(NamedTuple):
     config: frozen dataclass of what defines a network, JSON-able, every field with a
       default. Of its fields, `architecture` is the name of this, and `frame_size` and
       `crop_size` are the sides of the camera's frames and of the network's images,
-      pixels. Where a computation in float32 must be had, `dtype` is set to that.
+      pixels. Where float32 is required, `dtype` is set to it.
     build: `(config) -> network.Predictor`.
     build_for_control: the same, where a faster form of `encode` and `score` is known.
   """
@@ -59,11 +59,11 @@ def configure(architecture: str = "figure4", **fields: Any) -> Any:
 
   Args:
     architecture: its name.
-    **fields: others than their defaults.
+    **fields: values that differ from the defaults.
 
   Raises:
-    TypeError, ValueError: for unknown fields or values, or a configuration that lacks
-      what every network must say of itself.
+    TypeError, ValueError: for unknown fields or values, or a configuration without
+      the fields that every network must have.
   """
   config = find(architecture).config(**fields, architecture=architecture)
   missing = [name for name in ("frame_size", "crop_size") if not hasattr(config, name)]

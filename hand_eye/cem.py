@@ -1,7 +1,7 @@
 """The cross-entropy method (Section 4.2, Appendix A): the search of every decision.
 
 It samples from a Gaussian, keeps the best few candidates, fits the Gaussian to them,
-and so on. It takes a score function, not a network, and returns all that it saw.
+and so on. It takes a score function, not a network, and returns all its evidence.
 
 `maximize` runs a whole search. A caller that may have to stop early runs the same one
 step by step (`begin`, `step`), and one whose scores come from outside JAX splits a step

@@ -1,9 +1,9 @@
 """Limits that a user adds to the workspace: where to grasp, where not, which yaw.
 
-Plain numbers, for files and command lines; `limits` obeys them inside the compiled
-decision. They say where a motion may end and where the gripper
-may close, not where it passes on the way: give regions the margin that the gripper
-needs, and leave the way to the robot's own safety limits.
+Plain numbers, for files and command lines; `limits` enforces them inside the compiled
+decision. They say where a motion may end and where the gripper may close, not where it
+passes on the way: give regions the margin that the gripper needs, and leave the way to
+the robot's own safety limits.
 """
 
 import dataclasses

@@ -2,8 +2,8 @@
 
   decision = policy(observation, key)
 
-Needs NumPy alone. `answer` checks an observation, has it decided on, and puts the
-answer into words.
+Needs NumPy alone. `answer` checks an observation, calls the decision function, and adds
+a reason in words.
 """
 
 import enum
@@ -34,8 +34,8 @@ __all__ = [
 
 
 class Inputs(NamedTuple):
-  """What a compiled decision takes besides the weights. Exported functions take the
-  fields as arguments, in this order.
+  """The inputs of a compiled decision, apart from the weights. Exported functions take
+  the fields as arguments, in this order.
 
   pregrasp_image, image: [F, F, 3] uint8, whole camera frames.
   pose: [4] float32, measured (x, y, z, yaw), metres and radians, robot base frame.
@@ -102,7 +102,7 @@ class Decision(NamedTuple):
   command: [5] float32, the next motion from the current pose: (dx, dy, dz) metres,
     (sin, cos) of the change in yaw; robot base frame. No motion with CLOSE and HOLD.
   action: of Algorithm 1.
-  reason: why, for people.
+  reason: why, in words.
   evidence: what the decision rests on, N candidates of I iterations:
     candidates [N, 5] float32: commands that were scored, all ending at the table;
     probabilities [N] float32: of success, one a candidate;

@@ -1,17 +1,17 @@
 """The network for control: what `network.Predictor` computes, in less time.
 
-One decision scores some two hundred commands on one image pair, with weights that do
-not change. So, exactly but for rounding:
+One decision scores some two hundred commands on one image pair, with fixed weights. So
+these changes give the same results up to rounding:
 
 - batch norm is folded into the convolutions before it;
 - the command is added in front of a convolution, which is linear: the image's share of
   that convolution is computed once a decision, and a command's share is linear in its
   five numbers and differs between positions only at the border;
 - on CPUs, convolutions of stride 1 take Winograd's form, and candidates go through the
-  layers a few at a time, so that what is between two layers stays in the cache.
+  layers a few at a time, so that the activations between two layers stay in the cache.
 
-`build` puts this into the form that `servo` takes. docs/inference.md says what each
-step gave.
+`build` makes a predictor of it for `servo`. docs/inference.md says what each step
+gains.
 """
 
 import functools

@@ -1,8 +1,8 @@
-"""Where motions may end, inside the compiled decision, whatever the network says.
+"""Where motions may end, enforced inside the compiled decision for any network output.
 
 The workspace (Appendix A) and the user's `Constraints` become one `FeasibleSet`.
-CEM calls `is_feasible` and `project`. `bounded` shortens the command that comes out,
-and `is_safe` checks it once more without knowing how it was found.
+CEM calls `is_feasible` and `project`. `bounded` shortens the resulting command, and
+`is_safe` checks it again, independently of how it was found.
 """
 
 import math

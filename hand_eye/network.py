@@ -116,7 +116,7 @@ def from_module(module: nn.Module, config: Any) -> Predictor:
       `score(features, commands, *, train) -> logits [N]` and
       `__call__(images, commands, *, train) -> logits [B]`; if it has auxiliary targets,
       also `with_auxiliary(images, commands, pose, crop_offset) -> (logits, loss [B])`.
-      `Predictor` has the shapes. Its one collection besides parameters is batch_stats.
+      `Predictor` has the shapes. Its only collections are params and batch_stats.
     config: that the module was made from.
   """
 

@@ -1,4 +1,4 @@
-"""What a policy sees before a step, and what can be wrong with it.
+"""What a policy sees before a step, and the checks of it.
 
 `read` raises `ObservationError` for a field of the wrong type or shape: a mistake in
 the program. `problem` names values that no robot measures, such as a pose in

@@ -6,7 +6,7 @@ import jax
 
 
 class PlatformError(RuntimeError):
-  """JAX finds no device on the platform that it is told to use."""
+  """JAX finds no device on the platform that was asked for."""
 
 
 def check() -> None:

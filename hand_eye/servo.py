@@ -67,7 +67,7 @@ class Servo:
     Args:
       predictor: the network.
       config: thresholds and sizes of the search.
-      workspace, constraints: hold beside those among the inputs.
+      workspace, constraints: hold in addition to those among the inputs.
     """
     self._predictor, self._config = predictor, config or ServoConfig()
     self._workspace, self._constraints = workspace, constraints
@@ -228,7 +228,7 @@ class ServoPolicy:
     scores agree with those of single decisions to rounding, not to the last bit.
 
     Args:
-      observations, keys: as of a single decision, one each a robot.
+      observations, keys: as for a single decision, one for each robot.
 
     Raises:
       ObservationError: as a single decision.

@@ -1,10 +1,10 @@
 """Training of the predictor: state and steps, data parallel over a mesh.
 
-A step is a value: `(state, batch) -> (state, metrics)`, compiled; the state is donated.
-The network and the optimizer are closed over. One device and many run the same code:
-the batch is split over the mesh, the state is copied to all of it, and as the step is
-one program on global arrays, so are its gradients and, unless asked otherwise, the
-batch norm's statistics.
+A step is a compiled function `(state, batch) -> (state, metrics)`; the state is
+donated. The network and the optimizer are closed over. One device and many run the same
+code: the batch is split over the mesh and the state is copied to all of it. The step is
+one program on global arrays, so gradients and, by default, batch norm's statistics are
+those of the whole batch.
 """
 
 import dataclasses

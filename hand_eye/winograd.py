@@ -2,13 +2,13 @@
 
 On the CPU, XLA's convolutions reach less than half of the speed of its matrix products.
 Winograd's F(m, k) computes tiles of m x m outputs from tiles of a x a inputs, a = m + k
-- 1, by a^2 products of matrices instead of m^2 k^2: with 3x3 kernels and m = 4 a
-quarter of the multiplications, with 5x5 kernels and m = 2 a third. What it costs in
-float32 is one digit: relative errors of 1e-5 instead of 1e-6.
+- 1, by a^2 matrix products instead of m^2 k^2: with 3x3 kernels and m = 4 a quarter of
+the multiplications, with 5x5 kernels and m = 2 a third. In float32 it costs one digit:
+relative errors of 1e-5 instead of 1e-6.
 
-The sums before the products are written out, as sums of slices; XLA makes loops over
-the channels of them. Those after the products are one more product: written out, XLA
-would merge them into one loop that does most of them many times.
+The sums before the products are written out as sums of slices, which XLA turns into
+loops over the channels. The sums after the products are another product: written out,
+XLA would merge them into one loop that repeats most of the work.
 """
 
 import functools

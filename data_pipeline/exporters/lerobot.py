@@ -13,7 +13,8 @@ a video would compress them again, and its frames are a step apart, not a moment
 LeRobot wants a time for every frame. Steps have none: step t is given the time t - 1
 over `fps`, which only counts steps.
 
-LeRobot 0.6.1 reads, edits and trains on it, see tests/data_pipeline/test_lerobot_itself.py.
+LeRobot 0.6.1 reads, edits and trains on it, see
+tests/data_pipeline/test_lerobot_itself.py.
 """
 
 import json
@@ -69,14 +70,14 @@ def export(
   fps: int = 1,
   advance: Callable[[int], None] = lambda _: None,
 ) -> Path:
-  """Writes a dataset in LeRobot's layout; it appears under its name when it is whole.
+  """Writes a dataset in LeRobot's layout; it gets its name when it is complete.
 
   Args:
     dataset: what to write. Attempts that are broken, a single image too, are left out
       and logged where it says so (`on_bad_record`).
     out: a folder that does not exist.
     fps: steps a second to be claimed.
-    advance: told after each batch how many attempts it had.
+    advance: called after each batch with its number of attempts.
 
   Returns:
     The folder.

@@ -1,4 +1,4 @@
-"""Other people's grasp data, brought into the schema of this dataset.
+"""Published grasp data of others, converted to the schema of this dataset.
 
 | file            | one idea                                                      |
 |-----------------|---------------------------------------------------------------|

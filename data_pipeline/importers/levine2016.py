@@ -30,8 +30,8 @@ What is assumed, since no record says it:
   that last step is no command of its own; the paper's arm goes straight down there
   (Appendix A). How far it moves sideways is kept as `last_motion`, as the label of an
   attempt that closed elsewhere than its last image shows would be misleading.
-- A success that the file claims although the fingers closed fully was found by the
-  drop test, the paper's other detector; the images of it are not compared anew.
+- If the file claims a success although the fingers closed fully, the drop test, the
+  paper's other detector, found it; its images are not compared again.
 
 What the data does not know is filled with neutral values, and the fields are listed
 under "unknown" in the JSON of the record's `software`.
@@ -92,7 +92,7 @@ class Conventions:
     stroke: metres between the fingers when open; for `opening` and `closing`.
     table_height: z of the end effector's frame when the fingertips touch the table,
       metres, base frame. None: unknown, stored as 0. Nothing that is learned depends
-      on it; a policy is told the height of the table that it works on.
+      on it; a policy gets the height of its own table.
     max_last_motion: metres. An attempt whose last step moved further than this
       sideways is refused. None: none is.
   """
@@ -170,7 +170,7 @@ def to_record(
     drop_test=drop_test,
     simulator_truth=False,
     table_height=conventions.table_height or 0.0,
-    # Robots of one file are not told apart without names, but those of others are.
+    # Without names, robots of one file count as one, those of other files as others.
     unit=robot or f"unnamed:{Path(file).name.partition('.')[0]}",
     scene_seed=-1,
     attempt_seed=attempt_seed,

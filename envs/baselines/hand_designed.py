@@ -3,8 +3,8 @@
 Point cloud, voxel map, graph-based segmentation, top-to-bottom split into graspable
 objects, a grasp aligned with the longer edges of each one's bounding box; the best of
 them is reached by the controller that all policies use. It looks once before each
-attempt, and is told what the paper tells it: the camera's calibration, the table's
-height and the bin's geometry.
+attempt. As in the paper, it knows the camera's calibration, the table's height and the
+bin's geometry.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Open loop: looks once, chooses the best patch and rotation, goes there (Section 6).
 
-This is the paper's baseline after Pinto and Gupta (2015): what judges patches is handed
-in, and is the same network as the servo's, trained on patches of the same attempts.
-Unlike the servo it is told the camera's calibration, and sees nothing of what its
-motions do.
+This is the paper's baseline after Pinto and Gupta (2015). Its scores come from the same
+network as the servo's, trained on patches of the same attempts; they are passed in as a
+function. Unlike the servo, it knows the camera's calibration and does not see the
+effect of its motions.
 """
 
 import dataclasses

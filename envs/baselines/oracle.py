@@ -30,7 +30,7 @@ class _Target:
 class OraclePolicy:
   """Goes over the best pinch, corrects its error, goes down, closes.
 
-  It is told no calibration: how far the arm misses it finds out from its motions.
+  It has no calibration of the arm: it learns from its motions how far the arm misses.
   """
 
   def __init__(self) -> None:

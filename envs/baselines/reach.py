@@ -17,8 +17,8 @@ BIAS_TO_NOISE = 1.3
 class Reach:
   """Brings one robot's gripper to poses on the table and closes there.
 
-  It is told no calibration of the arm: how far that misses it finds out from its
-  motions, and remembers from attempt to attempt. Call `begin` before each.
+  It has no calibration of the arm: it learns from its motions how far the arm misses,
+  and remembers that from attempt to attempt. Call `begin` before each.
   """
 
   def __init__(self) -> None:

@@ -67,7 +67,7 @@ def choose(selection: str) -> ObjectSet:
   Args:
     selection: a group (`training`, `held_out`), a kind of it (`training:rigid`,
       `held_out:soft`), families by name (`box,hammer`), or a folder of meshes, which
-      is told by a / in it (`./meshes`).
+      must contain a / (`./meshes`).
 
   Raises:
     ObjectsError: it names nothing that there is.

@@ -51,7 +51,7 @@ def read_object(
   Args:
     scale: metres of a unit, `fit`, or `declared`: what the file says, else 1.
     fill: close openings of any size.
-    say: told what takes long.
+    say: called with a message before slow steps.
 
   Raises:
     MeshError: it cannot be used; a MissingLibraryError if it may well be.

@@ -1,8 +1,8 @@
-"""A folder of a person's own meshes, as a set of objects.
+"""A folder of your own meshes, as a set of objects.
 
 Every mesh in the folder and below is a family, named after its file; instances differ
 in density, friction and, where the file has no colours, in colour. Mass and inertia
-are those of the file's own surface. What cannot be used is skipped, and named with its
+are those of the file's own surface. Unusable meshes are skipped and named with the
 reason.
 
     objects=/path/to/folder?scale=fit&density=400

@@ -46,7 +46,7 @@ def convex_pieces(body: Body, say: Callable[[str], None]) -> list[np.ndarray]:
   The same surface gives the same pieces, on any number of cores.
 
   Args:
-    say: told before anything that takes long.
+    say: called with a message before slow steps.
 
   Raises:
     MeshError: it cannot be decomposed, or not without a library that is missing.

@@ -63,7 +63,7 @@ def closed_bodies(
   for surface in _split(faces, _edge_neighbours(faces)):
     single = _without_doubles(surface, notes)
     surfaces += _split(single, _sides_of_bodies(vertices, single))
-  # Where faces were dropped or turned, cavities cannot be told from nested bodies.
+  # Where faces were dropped or turned, a cavity looks like a nested body.
   doubtful = bool(notes)
   closed = []
   sheets = 0
@@ -253,7 +253,7 @@ def _repaired(body: Body, fill: bool) -> tuple[Body, str]:
   opening = float(mesh.area_faces[count:].sum())
   faces = np.asarray(mesh.faces)
   if not _is_closed(faces):
-    raise MeshError("its surface does not close around an inside: mend it")
+    raise MeshError("its surface does not close around an inside: repair it")
   if opening > FILLED * before and not fill:
     raise MeshError(
       f"its surface is an open sheet without thickness: the opening is"

@@ -1,1 +1,1 @@
-"""Speed, each figure as a ratio to a floor and to a peer of the same run."""
+"""Speed, as ratios to a floor and to a peer in the same run."""

@@ -6,10 +6,10 @@ One image pair, three times 64 commands and the null command, with random weight
 one run, in turns: ours (`hand_eye.inference`), step by step; the plain network with the
 embedding tiled, and once with the images tiled, 64 times; ours with an engine
 (`hand_eye.deploy.engine`), and PyTorch (embedding tiled, compiled, channels last), both
-in float32 and bfloat16. The floor: the multiply-adds that are needed over the speed of
-matrix products, measured in the same run. What is not installed is left out and said
-to be: `pip install openvino torch`. These two run on the CPU; --nopeers does without
-them. --robots=14 adds that fleet, deciding in one call, for accelerators. Writes
+in float32 and bfloat16. The floor: the necessary multiply-adds at the speed of matrix
+products in the same run. Libraries that are not installed are left out and named: `pip
+install openvino torch`. These two run on the CPU; --nopeers does without them.
+--robots=14 adds that fleet, deciding in one call, for accelerators. Writes
 control.json.
 """
 

@@ -1,4 +1,4 @@
-"""The peer of the control benchmark: one decision in PyTorch, as one would write it.
+"""The peer of the control benchmark: one decision in idiomatic PyTorch.
 
 The embedding is tiled, batch norm folded, the halves compiled, maps channels last. The
 search is a plain CEM without limits: less than ours does.

@@ -1,4 +1,4 @@
-r"""How fast a full bin makes attempts, against another build beside it.
+r"""How fast attempts are made in a full bin, compared with another build.
 
   git worktree add ../before COMMIT
   python -m experiments.benchmarks.full_bin --workdir=runs/benchmarks \
@@ -6,8 +6,8 @@ r"""How fast a full bin makes attempts, against another build beside it.
 
 A bin of 12 objects of the training families that both builds have, T = 3, images of 72
 pixels, the random policy, a process a core: attempts a second of all of them together.
-Both builds make the same number of scenes of the same seeds, in turns, so that a busy
-machine meets both alike. Prints a table and writes full_bin.json to the work folder.
+Both builds make the same number of scenes with the same seeds, in turns, so that a busy
+machine slows both equally. Prints a table and writes full_bin.json to the work folder.
 """
 
 import functools

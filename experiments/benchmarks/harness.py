@@ -1,4 +1,4 @@
-"""What the benchmarks share: measuring in turns, and writing what was found."""
+"""What the benchmarks share: measuring in turns, and writing results."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 def in_turns(
   measures: Mapping[str, Callable[[], Value]], rounds: int, label: str
 ) -> dict[str, list[Value]]:
-  """Takes every measure `rounds` times, in turns: a busy machine then meets all alike.
+  """Takes every measure `rounds` times, in turns: a busy machine slows all equally.
 
   Args:
     label: of the progress bar.

@@ -5,11 +5,11 @@ r"""How fast batches come, against the bare decoding of the same images and two 
 Random 472 crops of 512 x 512 frames, as the paper trains. In one run: samples a second
 of our loader; the floor, which decodes the same JPEG images and does nothing else; a
 PyTorch DataLoader that decodes with Pillow; and one that reads through TFDS with its
-own decoding. Every one of these is kept on one and the same core, where the system can
-do that. Then, on all cores, our loader with more threads and with more processes, the
-time to the first batch, and the peak of memory with a dataset ten times as large. The
-peers need `pip install torch`; without it they are left out and said to be. Collects
-its own attempts unless --data names a dataset. Writes loader.json.
+own decoding. All of these run on the same single core, if the system can pin them.
+Then, on all cores, our loader with more threads and with more processes, the time to
+the first batch, and the peak of memory with a dataset ten times as large. The peers
+need `pip install torch`; without it they are left out, with a message. Collects its own
+attempts unless --data names a dataset. Writes loader.json.
 """
 
 import contextlib
@@ -221,7 +221,7 @@ def child(directory: Path, times: int) -> dict[str, float]:
 
 
 def _copy(directory: Path, number: int) -> source.Dataset:
-  """The dataset opened again, its attempts relabelled as of other units."""
+  """The dataset opened again, its attempts relabelled with other units."""
   dataset = source.open_dataset(directory)
   unit = dataset.attempts.unit
   names = [f"{name}, copy {number}" for name in unit.names]

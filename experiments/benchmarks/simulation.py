@@ -3,11 +3,10 @@ r"""How fast the cell makes attempts, against bare physics and bare rendering.
   python -m experiments.benchmarks.simulation --workdir=runs/benchmarks
 
 For attempts of 3 and of 10 steps: attempts a second on one core, split into physics,
-rendering, encoding and the rest. The floor is measured in the same run: after every
-control period and every image the same is made again with nothing around it. Then
-attempts a second with 1, 2, ... processes, and what that means for the paper's 800,000
-attempts. Prints tables and what is held of the targets, and writes simulation.json to
-the work folder.
+rendering, encoding and the rest. The floor is measured in the same run: every control
+period and every image is repeated with nothing around it. Then attempts a second with
+1, 2, ... processes, and what that means for the paper's 800,000 attempts. Prints tables
+and which targets are met, and writes simulation.json to the work folder.
 """
 
 import dataclasses

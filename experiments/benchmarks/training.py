@@ -2,15 +2,15 @@ r"""How fast the network trains, against the machine's matrix products and PyTor
 
   python -m experiments.benchmarks.training --workdir=runs/benchmarks
 
-Steps of training on a batch that lies on the device already: forward, backward, clipped
+Steps of training on a batch that is already on the device: forward, backward, clipped
 AdamW, moving averages. In one run and in turns: ours in float32, in bfloat16 and with
 the stem as a space-to-depth convolution; on a CPU also with a device for each core; the
-same network, shown to be the same by its logits, in PyTorch, compiled and
-channels-last, in float32 and bfloat16; and bare matrix products in both number formats,
-the peak that a share is of. Then each kind of convolution alone, forward and backward:
-where the time goes. `cores` is the CPU time that this process used in a second: on a
-CPU, how well the work is spread. The peer needs `pip install torch`; without it it is
-left out and said to be. Writes training.json.
+same network (its logits are compared) in PyTorch, compiled and channels-last, in
+float32 and bfloat16; and bare matrix products in both number formats, which give the
+peak. Then each kind of convolution alone, forward and backward: where the time goes.
+`cores` is the CPU time that this process used in a second: on a CPU, how many cores
+work. The peer needs `pip install torch`; without it, it is left out, with a message.
+Writes training.json.
 
 How long a run waits for data is in its metrics.jsonl, as wait_share.
 """

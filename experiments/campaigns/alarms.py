@@ -1,4 +1,4 @@
-"""What is wrong with a fleet: robots that got worse, black cameras, bad physics."""
+"""Problems of a fleet: robots that got worse, black cameras, bad physics."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Line charts as SVG, cheap enough to be drawn again every few seconds."""
+"""Line charts as SVG, cheap enough to redraw every few seconds."""
 
 import dataclasses
 import html

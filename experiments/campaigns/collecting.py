@@ -1,4 +1,4 @@
-"""Collects a round, or what is missing of it."""
+"""Collects a round, or its missing part."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where the parts of a campaign lie in its work folder."""
+"""The paths of a campaign in its work folder."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""The campaign itself: collect, update, collect with the network that came of it.
+"""The campaign itself: collect, train, collect with the new network, and so on.
 
-Nothing is kept in memory that is not on the disk: each stage finds out by itself what
-is missing of it. So the loop has no state, and starting it again goes on.
+The loop has no state: each stage reads from the disk what is still missing, so starting
+the loop again continues it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Keeps the page of a campaign fresh, and says in the terminal what is wrong."""
+"""Refreshes the page of a campaign and prints its alarms in the terminal."""
 
 import logging
 import threading

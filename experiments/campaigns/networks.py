@@ -1,4 +1,4 @@
-"""The network that collectors use: the newest one that has landed."""
+"""The network that collectors use: the newest that is good enough."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""What decides a campaign: its rounds, read from the section `campaign` of a config."""
+"""The settings of a campaign: its rounds, from the section `campaign` of a config."""
 
 import dataclasses
 import math
@@ -111,7 +111,7 @@ class Round:
     return f"round_{self.number:02d}"
 
   def collecting(self) -> dict[str, Any]:
-    """The fields on which its attempts depend, besides its network."""
+    """The fields on which its attempts depend, apart from its network."""
     learning = ("warm_start", "train_on", "weights", "train")
     fields = dataclasses.asdict(self)
     return {name: value for name, value in fields.items() if name not in learning}

@@ -1,7 +1,7 @@
-"""How far a campaign is, read from the files of its work folder and from nothing else.
+"""The progress of a campaign, read from the files of its work folder alone.
 
-The page, the terminal and the alarms are made of this; so is the report. Whoever may
-read the folder sees the same, on any machine and after the end.
+The page, the terminal, the alarms and the report use it. So they show the same on any
+machine that can read the folder, also after the end.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Trains the update that follows a round, or what is missing of it."""
+"""Trains the update that follows a round, or its missing part."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a campaign looks like: lines for the terminal, sections for the page."""
+"""Shows a campaign: lines for the terminal, sections for the page."""
 
 from collections.abc import Sequence
 from typing import Any

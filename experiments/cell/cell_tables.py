@@ -1,4 +1,4 @@
-"""What the rows of python -m experiments.check_cell add up to, and what they show.
+"""Sums up the rows of python -m experiments.check_cell.
 
 Pure: rows in, numbers out. A row is a scene, see `check_cell.run_task`.
 """

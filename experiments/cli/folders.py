@@ -67,7 +67,7 @@ def locked(workdir: str | Path) -> Iterator[None]:
         " another --workdir"
       ) from error
     except OSError:
-      pass  # A file system without locks: nobody can be kept out.
+      pass  # A file system without locks: others cannot be kept out.
     stream.truncate(0)
     stream.write(f"process {os.getpid()} on {os.uname().nodename}")
     stream.flush()

@@ -1,8 +1,8 @@
-"""Values of --config.section.field=VALUE, as a person would type them.
+"""Values of --config.section.field=VALUE, as users type them.
 
-`read` says what a text means for a field, or refuses it with an example. `register`
-has `ml_collections` read them alike, of which the plain parsers take `random,servo` for
-one name and know no None.
+`read` converts a text to the type of a field, or refuses it with an example. `register`
+makes `ml_collections` use it, whose own parsers take `random,servo` for one name and
+know no None.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, JSON, and rows of JSONL."""
+"""Files that are complete or absent, JSON, and rows of JSONL."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-  """Writes a value as a JSON file, for readers and for people."""
+  """Writes a value as an indented JSON file."""
   write_atomically(path, to_json(value, indent=2) + "\n")
 
 
@@ -84,7 +84,7 @@ def check_tally(
   Args:
     expected: None if none was: files of earlier versions.
     what: names the rows and their file.
-    advice: what mends them.
+    advice: how to repair them.
   """
   if expected is None or (found := tally(rows)) == expected:
     return

@@ -1,4 +1,4 @@
-"""A person's own limits as flags: where to grasp, where not, which way round."""
+"""Your own limits as flags: where to grasp, where not, which yaws."""
 
 import math
 

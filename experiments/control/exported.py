@@ -28,7 +28,7 @@ def load(**options: Any) -> runtime.LoadedPolicy:
   """The policy that was asked for, ready; `options` are those of `load_policy`.
 
   Raises:
-    PolicyFileError, EngineError: something that the caller can mend.
+    PolicyFileError, EngineError: something that the user can fix.
   """
   args = flags.FLAGS
   return runtime.load_policy(

@@ -1,4 +1,4 @@
-"""Opens the socket of a server; a path that a dead server left is taken over."""
+"""Opens the socket of a server; the path of a dead server is taken over."""
 
 import os
 import socket

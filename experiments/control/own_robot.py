@@ -1,7 +1,7 @@
-"""Attempts of a robot of one's own: collected, servoed, evaluated.
+"""Attempts of your own robot: collected, servoed, evaluated.
 
-A robot is named `module:factory`, see `envs.robots.Robot`. An attempt that its hardware
-spoils ends there, is counted, and is not kept; what was made before stays.
+A robot is named `module:factory`, see `envs.robots.Robot`. An attempt
+that is spoilt by the hardware ends, is counted and is not kept; earlier ones are.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ class Attempts:
         if self._in_a_row == MOST_FAILURES:
           raise cli.UserError(
             f"the robot {self._cell.unit.name} spoilt {MOST_FAILURES} attempts in a"
-            f" row, the last with {self.spoilt[-1]}; what was made before is kept, and"
+            f" row, the last with {self.spoilt[-1]}; earlier attempts are kept, and"
             " the same command continues"
           ) from error
         continue
@@ -115,7 +115,7 @@ class Attempts:
 
 
 def _heeded(policy: Policy, observation: Any, key: np.ndarray) -> Any:
-  """What the policy decides; HOLD ends the attempt, lest its last step go down."""
+  """What the policy decides; HOLD ends the attempt, which would else go down."""
   decision = policy(observation, key)
   if getattr(decision, "action", None) == Action.HOLD:
     raise RobotError(f"the policy holds: {decision.reason}")
@@ -139,7 +139,7 @@ def collect(
   """Makes a dataset of a robot's attempts, or what is missing of it.
 
   Raises:
-    UserError: the hardware spoilt too many attempts; what was made is kept.
+    UserError: the hardware spoilt too many attempts; earlier ones are kept.
     DatasetError: the folder cannot be written, or holds another dataset.
   """
   frame_size = len(cell.begin(np.random.default_rng(seed)))
@@ -216,7 +216,7 @@ def evaluate(
   seed: int = 0,
   say: Say = print,
 ) -> dict[str, Any]:
-  """Measures policies on a robot, in turns, so that the bin is alike for all.
+  """Measures policies on a robot, in turns, so that all meet the same kind of bin.
 
   Of two policies, it stops as soon as their difference is decided, see `sequential`.
   Writes rows.jsonl and summary.json; the same command continues.

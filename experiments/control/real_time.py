@@ -1,9 +1,9 @@
 """Continuous servoing in a simulated cell: decisions come while the arm is moving.
 
-Unlike in `envs.rollout`, where the world waits for the policy and motions are finished,
-here the cell lives on for as long as a decision really took, and a new command replaces
-the motion that is under way (Section 4.3: the robot never stops to think). A watchdog
-stops the arm when no fresh decision comes.
+In `envs.rollout` the world waits for the policy, and motions are finished. Here the
+cell goes on for as long as a decision really takes, and a new command replaces the
+current motion (Section 4.3: the robot never stops to think). A watchdog stops the arm
+when no fresh decision comes.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Observed(NamedTuple):
 
 
 class DeadlinePolicy(Protocol):
-  """A policy that can be told when its answer is wanted, s from now."""
+  """A policy that takes a deadline, s from now."""
 
   def __call__(
     self, observation: Observed, key: np.ndarray, deadline: float | None = None

@@ -1,7 +1,7 @@
 """A policy server: one process, one device, many robots over a local socket.
 
 One thread per connection reads requests; one worker decides, in the order of arrival.
-What a robot has sent before belongs to its connection. See docs/wire_format.md.
+Each connection keeps what its robot has sent. See docs/wire_format.md.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Figures of a dataset: what its commands are, and where its attempts ended."""
+"""Figures of a dataset: its commands, and where its attempts ended."""
 
 import numpy as np
 from matplotlib import pyplot as plt

@@ -1,7 +1,7 @@
 """Ranges of command length, for which predictions are evaluated separately.
 
-A near command descends 4 to 10 cm onto a place beside the gripper; a null command is
-that of the image at closing.
+A near command descends 4 to 10 cm onto a place next to the gripper. The image at
+closing has the null command.
 """
 
 from typing import NamedTuple

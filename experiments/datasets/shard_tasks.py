@@ -1,4 +1,4 @@
-"""Shards of attempts as tasks of worker processes: whole on the disk, or absent."""
+"""Shards of attempts as tasks of worker processes: complete on the disk, or absent."""
 
 import dataclasses
 import time

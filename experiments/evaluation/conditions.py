@@ -1,8 +1,8 @@
 """Conditions of an evaluation: one change from the training setup.
 
-Written as NAME=AMOUNT: a field of `envs.perturbations.Perturbation` (a moved camera, a
-worn gripper, ...), `push`, the speed in m/s with which the objects are knocked about
-during the second motion, or `num_steps`, T.
+A condition is written NAME=AMOUNT: a field of `envs.perturbations.Perturbation` (a
+moved camera, a worn gripper, ...), `push`, the speed in m/s with which the objects are
+knocked about during the second motion, or `num_steps`, T.
 """
 
 import dataclasses

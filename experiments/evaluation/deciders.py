@@ -1,8 +1,8 @@
 """One process on an accelerator decides for all collectors of a Ray cluster.
 
-Collectors on CPU nodes simulate and draw; what they see travels to the decider, which
-answers all that wait in one call of the device. Ray starts it again elsewhere when its
-node is lost, and asks it again.
+Collectors on CPU nodes simulate and render. They send observations to the decider,
+which answers all waiting ones in one call of the device. If its node is lost, Ray
+starts it elsewhere and repeats the requests.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
 """Policies by name, as they travel to worker processes.
 
-All programs take their policies from here; `policy_names` says what names there are. A
-policy of your own needs no change here: `--policies=random,package.module:factory`
-calls the factory without arguments, once for each cell, in every worker. It returns
-`policy(observation, key) -> decision`; what takes long, such as loading a network, it
-should keep (functools.cache).
+All programs take their policies from here; `policy_names` lists the names. A policy of
+your own needs no change here: `--policies=random,package.module:factory` calls the
+factory without arguments, once for each cell, in every worker. It returns
+`policy(observation, key) -> decision`, and should cache slow parts, such as a loaded
+network (functools.cache).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Names of policies: what flags give and rows record, parsed here and nowhere else.
+"""Names of policies, as in flags and rows; parsed here and nowhere else.
 
 random                  a kind, see KINDS
 servo:no_raise          a kind in another form, see VARIANTS

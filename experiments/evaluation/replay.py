@@ -1,8 +1,8 @@
 """Repeats attempts of a trial exactly, and shows them to recorders.
 
-The last digits of a score, and with them the next samples of a search, depend on how
-many robots are decided for at once and on XLA's threads. So the whole trial is
-repeated, as far as needed, in a worker process like the one that ran it first.
+The last digits of a score, and so the next samples of a search, depend on the number of
+robots in a batch and on XLA's threads. So the whole trial is repeated, as far as
+needed, in a worker process like the first one.
 """
 
 import json

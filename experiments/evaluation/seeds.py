@@ -1,6 +1,6 @@
 """Seeds of scenes: one range per purpose, so that no scene serves two.
 
-A network can recognise a scene: it must not be measured on scenes that it trained on.
+A network may recognise a scene, so it must not be measured on training scenes.
 """
 
 import enum

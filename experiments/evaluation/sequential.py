@@ -1,10 +1,10 @@
-"""A paired test of two policies that may be looked at after every attempt.
+"""A paired test of two policies that may be evaluated after every attempt.
 
-Only pairs whose outcomes differ say anything (McNemar). If neither policy is better,
-either wins such a pair with probability one half. The test multiplies the likelihood
-ratio of a coin of unknown bias, uniform over [0, 1], to that of a fair one: a
-nonnegative martingale of mean 1 if the coin is fair. By Ville's inequality it ever
-reaches 1 / alpha with a probability of at most alpha, so one may stop whenever it does
+Only pairs with different outcomes are informative (McNemar). If neither policy is
+better, each wins such a pair with probability one half. The test statistic is the
+likelihood ratio of a coin of unknown bias, uniform over [0, 1], to a fair one: a
+nonnegative martingale of mean 1 if the coin is fair. By Ville's inequality, the
+probability that it ever reaches 1 / alpha is at most alpha, so one may stop then
 (Robbins, Statistical methods related to the law of the iterated logarithm, 1970; as an
 e-process: Ramdas, Grunwald, Vovk and Shafer, Game-theoretic statistics and
 safe anytime-valid inference, 2023).

@@ -1,7 +1,7 @@
 """Trials: a policy in a few bins under one condition, and the rows that result.
 
-An evaluation or a sweep is a list of trials, and resumes at one. Its bins are attempted
-side by side, so that a network decides for all of them in one call.
+An evaluation or a sweep is a list of trials and resumes at the first missing one. The
+bins of a trial run side by side, so that a network decides for all in one call.
 """
 
 import collections
@@ -123,7 +123,7 @@ def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
 
 
 def settings_of(trial: Trial) -> dict[str, Any]:
-  """What a trial's rows depend on besides: its bins, and fields of ServoConfig."""
+  """What else a trial's rows depend on: its bins, and fields of ServoConfig."""
   scene = trial.scenes[0]
   names = ("num_attempts", "num_objects", "objects", "frame_size")
   return {

@@ -1,4 +1,4 @@
-"""Training: the loop and what surrounds it.
+"""Training: the loop and its parts.
 
 `loop.Fit` trains a network on batches. `train_config` builds its configuration,
 `input_spec` says what the network sees (whole images, or `patch_inputs`), `curriculum`

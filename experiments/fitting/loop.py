@@ -36,7 +36,7 @@ class TrainingError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class LoggingOptions:
-  """What a run writes besides metrics.jsonl.
+  """What a run writes in addition to metrics.jsonl.
 
   Attributes:
     tensorboard: event files, into the work folder's tensorboard/.

@@ -1,4 +1,4 @@
-"""Metrics of a window of training steps, and where the time went."""
+"""Metrics of a window of training steps, and how the time was spent."""
 
 import math
 import time

@@ -1,9 +1,9 @@
 """Attempts as the open-loop network sees them: a patch of each pregrasp image.
 
-An attempt gives one sample: the view of the unit's calibrated camera, before the
-gripper enters, of the place where it later closed, and the label. Both images of the
-network are the patch and the command is null: how good is it to close in the middle of
-this?
+An attempt gives one sample: its label, and a patch of the pregrasp image around the
+place where the gripper later closed, found by the unit's calibrated camera. The network
+sees the patch as both images and the null command: how good is it to close in the
+middle of this?
 """
 
 import dataclasses

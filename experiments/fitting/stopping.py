@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT end a run after the current step, once it is saved.
 
 A preempted machine gets SIGTERM half a minute before it stops. The program then ends
-with status STOPPED, which a job manager can tell from a failure: the same command
-continues the run.
+with status STOPPED, which a job manager can distinguish from a failure; the same
+command continues the run.
 """
 
 import os

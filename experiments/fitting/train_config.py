@@ -14,7 +14,7 @@ from hand_eye import network as network_lib
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """What decides a run, besides the network and the data.
+  """What determines a run, apart from the network and the data.
 
   Attributes:
     phases: the curriculum, (number of steps, longest command in metres) each.
@@ -33,8 +33,8 @@ class TrainConfig:
       a sum over all devices a layer.
     auxiliary_weight: of the auxiliary loss, for architectures that have one.
     auxiliary_steps: first steps, which learn the auxiliary targets alone.
-    save_every: steps between checkpoints besides those of evaluations; 0: none. It
-      bounds what a crash can lose.
+    save_every: steps between checkpoints, in addition to those of evaluations; 0: none.
+      It bounds what a crash can lose.
   """
 
   phases: tuple[tuple[int, float], ...]

@@ -1,4 +1,4 @@
-"""Where the figures of a training run go: metrics.jsonl, and TensorBoard if asked."""
+"""Records the metrics of a training run: metrics.jsonl, and TensorBoard if wanted."""
 
 import atexit
 from collections.abc import Mapping

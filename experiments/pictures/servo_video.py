@@ -1,4 +1,4 @@
-"""Continuous servoing on video and live: what is seen, what was thought, how fast."""
+"""Continuous servoing, on video and live: images, decisions and latencies."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pages about results: `pages` writes them, templates/ say what is on them.
+"""Pages about results: `pages` writes them, templates/ hold their text.
 
 The report of a work folder: `results` and `evaluated` read it, `breakdown` counts rows,
 `tables`, `words` and `evaluation_figures` show the numbers, `names` labels them, and

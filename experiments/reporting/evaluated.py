@@ -1,4 +1,4 @@
-"""Reads what an evaluation and a sweep left in a folder; every part is optional."""
+"""Reads the results of an evaluation and a sweep; every part is optional."""
 
 import json
 from collections.abc import Callable, Mapping

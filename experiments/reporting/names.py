@@ -1,4 +1,4 @@
-"""Policies, conditions and properties: what the report calls and how it draws them."""
+"""Labels and colours of policies, conditions and properties in the report."""
 
 import math
 from collections.abc import Iterable

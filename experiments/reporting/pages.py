@@ -2,8 +2,8 @@
 
 A template is prose. For tables, figures and cards, which Markdown lacks or limits, it
 calls `parts`: the macros of parts.html.j2 or of parts.md.j2, which have the same names.
-An HTML page needs no other file, and its content security policy forbids every request,
-so that what is not in it is visibly missing.
+An HTML page needs no other file. Its content security policy forbids every request, so
+a missing part is noticed.
 """
 
 import base64

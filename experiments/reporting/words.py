@@ -1,4 +1,4 @@
-"""Sentences on what the numbers of a run show, and what they do not show."""
+"""Sentences about what the numbers of a run show, and what they do not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
-"""What a controller checks of an answer that came from elsewhere: its own limits.
+"""Checks of a controller on an answer from a server: its own limits.
 
-A server that is wrong, old or not ours may say anything. NumPy alone.
+A server that is wrong, old or not ours may answer anything. Needs NumPy alone.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Asks a policy server for decisions, and holds where none come.
+"""Asks a policy server for decisions, and holds if none come.
 
 Standard library and NumPy; see `wire` for the format.
 """
@@ -63,7 +63,7 @@ class Client:
   def __call__(
     self, observation: Observation, key: np.ndarray, deadline: float | None = None
   ) -> Decision:
-    """Returns the server's decision, or HOLD; arguments as of a loaded policy.
+    """Returns the server's decision, or HOLD; arguments as for a loaded policy.
 
     Raises:
       ObservationError: for a field or key of another shape or type.

@@ -1,12 +1,12 @@
 """The network on CPUs by OpenVINO, an optional extra behind the exported policy.
 
-XLA's convolutions on CPUs reach less than half of the speed of matrix products, and
-none of what bfloat16 gives there; OpenVINO's reach nearly all of both. This file hands
-the folded weights that are in a policy file to it, layer by layer. The search and the
-limits stay with the functions of the file, see `program`.
+On CPUs, XLA's convolutions reach less than half of the speed of matrix products and
+gain nothing from bfloat16; OpenVINO's reach nearly the full speed in both. This file
+passes the folded weights of a policy file to OpenVINO, layer by layer. The search and
+the limits stay with the functions of the file, see `program`.
 
 The jitted functions are the reference. In float32 the probabilities agree to 1e-3 and
-far better; in bfloat16 they do to about two digits. Needs `pip install openvino` and
+far better, in bfloat16 to about two digits. Needs `pip install openvino` and
 NumPy, and of this project `presets` alone.
 """
 

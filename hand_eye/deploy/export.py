@@ -1,4 +1,4 @@
-"""Writes a trained policy into one file, that `runtime.load_policy` runs.
+"""Writes a trained policy as one file, which `runtime.load_policy` runs.
 
 The file is self-contained: weights, the decision functions for any device, limits, and
 an input with its answer. `policy_file` says what is in it.

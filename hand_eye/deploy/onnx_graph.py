@@ -1,10 +1,10 @@
 """Writes functions of JAX as ONNX graphs, operation by operation.
 
-`convert` traces a function, evaluates what depends on constants alone, and writes each
-operation that is left with ONNX's own helpers. `onnx_operations` has those that our
-networks consist of; others are an error that names them. One dimension may stay
-free: the function is traced with a large prime in its place, and every dimension that
-is a multiple of that prime is free in the graph. Needs `pip install onnx`.
+`convert` traces a function, evaluates what depends on constants alone, and writes the
+remaining operations with ONNX's own helpers. `onnx_operations` has those of our
+networks; others raise an error that names them. One dimension may stay free: the
+function is traced with a large prime in its place, and every dimension that is a
+multiple of that prime is free in the graph. Needs `pip install onnx`.
 """
 
 import dataclasses

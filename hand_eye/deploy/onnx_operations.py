@@ -1,4 +1,4 @@
-"""What each operation of JAX is in ONNX, see `onnx_graph`.
+"""The ONNX form of each operation of JAX, see `onnx_graph`.
 
 Each function here takes the graph, an equation of a jaxpr and its arguments, and
 returns its results. Layouts stay JAX's; convolutions are transposed on both sides,

@@ -1,9 +1,9 @@
-"""A policy as ONNX files: the two halves of its network, and what a search needs.
+"""A policy as ONNX files: the two halves of its network, and settings for the search.
 
   encode.onnx    images uint8 [1, S, S, 6] -> features
   score.onnx     features, commands float32 [N, 5] -> logits [N]; N is free
   manifest.json  shapes, scales, the search's settings, limits, checksums
-  golden.npz     inputs of both halves, with what they gave in JAX
+  golden.npz     inputs of both halves, with JAX's outputs
 
 `write` makes such a folder and tests it with onnxruntime; `onnx_reference` runs one
 without jax. docs/onnx.md describes it for other languages. Needs `pip install onnx

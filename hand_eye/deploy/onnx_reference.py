@@ -6,8 +6,8 @@
 
 The search and Algorithm 1 step by step, as `cem` and `algorithm1` have them; the limits
 are in `numpy_limits`. Random numbers are NumPy's, so a decision differs from that of a
-policy file by chance alone. What a loaded policy checks besides (frames, implausible
-poses, deadlines) is not here. docs/onnx.md.
+policy file by chance alone. The other checks of a loaded policy (frames, implausible
+poses, deadlines) are not here. See docs/onnx.md.
 """
 
 import hashlib

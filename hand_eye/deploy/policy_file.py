@@ -7,9 +7,9 @@
                   its parts, for deadlines and engines: those of `servo.Servo`
   golden.npz      an input and the answer to it, checked when the file is loaded
 
-The functions are promised readable by later releases of JAX for six months; then a file
-is exported again from itself, which needs its weights alone. Nothing is pickled, and
-reading runs nothing.
+JAX promises that releases up to six months newer can read the functions. After that, a
+file is exported again from itself, which needs its weights alone. Nothing is pickled,
+and reading executes nothing.
 """
 
 import hashlib
@@ -154,7 +154,7 @@ def archive(members: Mapping[str, bytes]) -> bytes:
 
 
 def again(path: str | pathlib.Path) -> str:
-  """The command that exports a policy file anew, from the weights in it."""
+  """The command that exports a policy file again, from the weights in it."""
   return f"python -m experiments.export_policy --checkpoint={path} --out={path}"
 
 

@@ -1,8 +1,8 @@
 """The compiled functions of an exported policy: never compiled again, and on time.
 
-`runtime` loads them. Compiled ahead of time, they take the shapes and types of the
-golden input and no others; how long they took before says what fits before a deadline.
-An engine may compute the network in their place.
+`runtime` loads them. They are compiled ahead of time for the shapes and types of the
+golden input. From how long they took before follows how many iterations fit before a
+deadline. An engine may compute the network in their place.
 """
 
 from collections.abc import Callable, Mapping
@@ -83,8 +83,8 @@ class Program:
     """Compiles all functions for the shapes of an example's inputs, and warms them.
 
     Args:
-      functions: as of `export.array_functions`: `whole`, and for deadlines and engines
-        the others.
+      functions: those of `export.array_functions`: `whole`, and the others for
+        deadlines and engines.
       weights: of the network.
       example: inputs of a decision.
       num_iterations: of the search, all of them.

@@ -1,4 +1,4 @@
-"""What a file says about a robot: how it is servoed, and where its messages go."""
+"""The settings of a robot, from a file: how it is servoed, where its messages go."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ class SessionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RosConfig:
-  """What `ros2_node` is told.
+  """The settings of `ros2_node`.
 
   Attributes:
     server: path of a Unix socket, or (IP address, port).

@@ -1,4 +1,4 @@
-"""Camera frames and gripper poses as robots send them, and as a policy wants them.
+"""Converts camera frames and gripper poses from a robot's messages for a policy.
 
 NumPy alone: `ros2_node` and other carriers of messages share it.
 """

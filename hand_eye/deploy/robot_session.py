@@ -1,8 +1,8 @@
-"""One robot's attempts, whatever carries its messages: what `ros2_node` does, plainly.
+"""One robot's attempts, independent of the message system: the core of `ros2_node`.
 
 Images and poses come in; set-points, the gripper's command and a heartbeat go out.
 Three threads may call it: the one that receives, the one that decides, and the control
-loop. Whatever falls silent, the set-points stop smoothly. Needs NumPy and ruckig.
+loop. If any input falls silent, the set-points stop smoothly. Needs NumPy and ruckig.
 """
 
 import enum

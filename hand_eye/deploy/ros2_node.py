@@ -1,10 +1,10 @@
-"""A ROS 2 node that servoes one robot by a policy server. It has not been run.
+"""A ROS 2 node that servoes one robot by a policy server. Not yet run with ROS.
 
   python -m experiments.serve --policy=policy.hep --socket=/tmp/policy.sock
   python -m hand_eye.deploy.ros2_node ros2.yaml
 
-Everything but messages is in `robot_session` and `robot_messages`, which are tested;
-this file was written against rclpy's documentation (Jazzy) where no ROS was installed.
+All but the passing of messages is in `robot_session` and `robot_messages`, which are
+tested; this file was written from rclpy's documentation (Jazzy) without ROS.
 docs/ros2.md describes topics, frames and services.
 """
 

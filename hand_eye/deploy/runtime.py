@@ -9,14 +9,14 @@ What a loaded policy promises:
   is compiled later: that would be a `RecompilationError`.
 - Fields of another shape or type are an `ObservationError`. Black, frozen and old
   frames, and poses or limits that no robot measures, are answered by HOLD.
-- A score or command that is not finite never leaves: HOLD, with a reason, counted.
+- Scores or commands that are not finite become HOLD, with a reason, counted.
 - Length, turn and end of a motion are bounded inside the compiled functions, whatever
   the network says.
-- Told a deadline, it makes the iterations that fit before it, and says how many.
-- A decision says what is to be sent, why, and with what confidence.
+- Given a deadline, it makes the iterations that fit before it, and says how many.
+- A decision says what to send, why, and with what confidence.
 
-It is NOT a safety-rated function. Deadlines are kept as well as an operating system
-keeps time; the controller keeps its own limits, and its own watchdog (`watchdog`).
+It is NOT a safety-rated function. Deadlines are kept only as well as the operating
+system allows; the controller needs its own limits and its own watchdog (`watchdog`).
 """
 
 import copy
@@ -183,7 +183,7 @@ def load_policy(
 
   Args:
     path: of the file.
-    constraints: the user's own limits, beside those that are in the file.
+    constraints: the user's own limits, in addition to those in the file.
     engine: what computes the network in place of JAX, on the CPU: a name of
       `engine.ENGINES`, or a function that makes one. Everything else stays as it is in
       the file.
@@ -195,8 +195,8 @@ def load_policy(
     PolicyFileError: if it is missing, damaged, of another format, not for this device
       or engine, or gives another answer than when it was written.
     EngineError: if the engine is not installed or unknown.
-    PlatformError: if JAX cannot run on the platform that it is told to use.
-    ValueError: if the constraints are something else.
+    PlatformError: if JAX cannot run on the platform that was asked for.
+    ValueError: if the constraints are of another type.
   """
   constraints = constraints_lib.ensure(constraints)
   platforms.check()

@@ -1,4 +1,4 @@
-"""What a control loop does when its camera or its policy fails it: it holds.
+"""Holds when the camera or the policy of a control loop fails.
 
 `FrameChecks` looks at the images of one robot before each decision, `Watchdog` at the
 age of the last decision between them. Neither is a safety-rated function: the robot
