@@ -7,7 +7,8 @@ import sys
 if importlib.util.find_spec("absl") is None:
   sys.exit(
     "error: the programs need more than a control process does:"
-    " pip install 'hand_eye[train]', or '.[train]' in a checkout"
+    " pip install 'hand_eye[train]', or '.[train]' in a checkout; where there is no"
+    " network, docs/timed.md says what to bring"
   )
 
 # MuJoCo answers a backend that it does not know with a traceback, when it is imported.
