@@ -12,7 +12,8 @@ data, or the next round of a campaign.
 
 Writes checkpoints/, metrics.jsonl, config.json, held_out_predictions.npz, held_out.json
 (figures by unit, family and step), reliability.png and most_wrong.png into the work
-folder; with --tensorboard and --profile also tensorboard/ and profile/.
+folder; with --profile also profile/. --log_to=tensorboard,wandb,mlflow shows the same
+figures there (docs/sharing.md).
 
 The same command continues a run that was interrupted, to the same weights as an
 uninterrupted one. The same seed gives the same weights, bit for bit on a CPU. SIGTERM
@@ -250,7 +251,11 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "init_from", "", "Checkpoints (or work folder) of a run to take first weights from."
   )
-  flags.DEFINE_bool("tensorboard", False, "Write TensorBoard's event files, too.")
+  flags.DEFINE_list(
+    "log_to",
+    [],
+    "Trackers that get the metrics too: tensorboard, wandb, mlflow, comma-separated.",
+  )
   flags.DEFINE_bool("profile", False, "Write a profiler's trace of ten steps.")
   devices_lib.define_flags()
   flags.DEFINE_string("workdir", "", "Folder for checkpoints and metrics.")
@@ -315,7 +320,7 @@ def _train_with(
       num_threads=args.loader_threads, num_workers=args.loader_workers
     ),
     init_from=args.init_from,
-    log_options=loop.LoggingOptions(tensorboard=args.tensorboard, profile=args.profile),
+    log_options=loop.LoggingOptions(tuple(args.log_to), profile=args.profile),
   )
 
 

@@ -25,6 +25,7 @@ from experiments.fitting import (
   training_log,
 )
 from experiments.fitting import meter as meter_lib
+from experiments.fitting import trackers as trackers_lib
 from experiments.fitting.train_config import TrainConfig
 from hand_eye import architectures, checkpoint, optimizers, training
 from hand_eye import network as network_lib
@@ -39,12 +40,15 @@ class LoggingOptions:
   """What a run writes in addition to metrics.jsonl.
 
   Attributes:
-    tensorboard: event files, into the work folder's tensorboard/.
-    profile: a profiler's trace of some steps, into its profile/.
+    trackers: some of `trackers.NAMES`. Raises UserError if one cannot be had.
+    profile: a profiler's trace of some steps, into the work folder's profile/.
   """
 
-  tensorboard: bool = False
+  trackers: tuple[str, ...] = ()
   profile: bool = False
+
+  def __post_init__(self) -> None:
+    trackers_lib.check(self.trackers)
 
 
 METRICS_ONLY = LoggingOptions()
@@ -155,9 +159,9 @@ class Fit:
         logging.info("continuing from step %d", begin)
       elif start is not None:
         state = training.start_from(state, start.params, start.batch_stats)
-      log = training_log.TrainingLog(
-        workdir, begin, tensorboard=self._log_options.tensorboard, is_writer=is_writer
-      )
+      names = self._log_options.trackers if is_writer else ()
+      trackers = trackers_lib.start(names, workdir, begin, experiment)
+      log = training_log.TrainingLog(workdir, begin, trackers, is_writer=is_writer)
       meter = meter_lib.Meter(settings, log.seconds, mesh)
       batches = curriculum.Batches(self._train_set, self._phases, settings, frames)
       batches.start(begin, data_state)

@@ -50,7 +50,14 @@ def data(tmp_path_factory, compiled_once):
 def run(data, workdir, on_batch=loop.unchanged, **changes):
   """The final row of metrics.jsonl."""
   config = {"network": NETWORK, "train": train_section(**changes)}
-  made = train.train(config, [data[0]], [data[1]], workdir, on_batch=on_batch)
+  made = train.train(
+    config,
+    [data[0]],
+    [data[1]],
+    workdir,
+    log_options=loop.LoggingOptions(("tensorboard",)),
+    on_batch=on_batch,
+  )
   assert made.weights.step == made.metrics["step"]
   assert made.weights.config.channels == NETWORK["channels"]
   return made.metrics
@@ -104,6 +111,8 @@ def test_metrics_have_both_splits_and_the_curriculum(finished):
   assert [row["step"] for row in training] == [2, 4, 6, 8, 10, 12]
   assert [row["phase"] for row in training] == [0, 0, 0, 1, 1, 1]
   assert [row["step"] for row in held_out] == [4, 8, 12]
+  (events,) = (finished[0] / "tensorboard").glob("events.out.tfevents.*")
+  assert b"held_out/auc" in events.read_bytes()
   assert sum(bool(row.get("final")) for row in rows) == 1
   for row in training:
     assert 0.0 <= row["wait_share"] <= 1.0
