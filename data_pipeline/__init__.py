@@ -22,7 +22,6 @@
 | `batches.py`        | one batch from the numbers of its samples                  |
 | `loader_config.py`  | which samples, in what order, how changed                  |
 | `loader.py`         | Grain: deterministic, resumable batches                    |
-| `testing.py`        | synthetic attempts for tests                               |
 | `importers/`        | published datasets of others                               |
 | `exporters/`        | this dataset in the layouts of others                      |
 

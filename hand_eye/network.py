@@ -41,7 +41,6 @@ __all__ = [
   "build",
   "from_module",
   "max_pool",
-  "num_parameters",
   "preset",
   "receptive_field",
   "space_to_depth_conv",
@@ -386,8 +385,3 @@ def max_pool(x: chex.Array, window: int) -> chex.Array:
     x = jnp.pad(x, around, constant_values=-jnp.inf)
   x = x.reshape(batch, rows, window, columns, window, channels)
   return x.max(axis=(2, 4))
-
-
-def num_parameters(params: ArrayTree) -> int:
-  """Number of scalars in a tree of arrays."""
-  return sum(leaf.size for leaf in jax.tree.leaves(params))

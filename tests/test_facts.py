@@ -18,8 +18,8 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from data_pipeline import testing
 from hand_eye import checkpoint
+from tests.data_pipeline import synthetic
 
 BOX_ON_FLOOR = """
 <mujoco>
@@ -154,7 +154,7 @@ def test_a_file_of_records_is_never_below_128_kib(tmp_path):
 
 def test_tfds_rounds_percentages_half_to_even_and_refuses_empty_parts(tmp_path):
   """tensorflow-datasets 4.9: of ten attempts 25 % are two, and 35 % are four."""
-  folder = testing.write_synthetic_dataset(tmp_path, num_attempts=10)
+  folder = synthetic.write_synthetic_dataset(tmp_path, num_attempts=10)
   builder = tfds.builder_from_directory(folder)
   sizes = [len(builder.as_data_source(f"train[:{p}%]")) for p in (25, 35, 45)]
   assert sizes == [2, 4, 4]

@@ -6,5 +6,4 @@
 | `tfrecord.py`   | records of TFRecord files, without TensorFlow, broken ones too |
 | `example.py`    | values of a tf.train.Example by their keys                     |
 | `levine2016.py` | the grasping dataset that the paper's authors published       |
-| `testing.py`    | made-up records in that layout                                |
 """

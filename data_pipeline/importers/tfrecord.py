@@ -83,17 +83,6 @@ def read(path: str | Path) -> Iterator[Raw]:
       number += 1
 
 
-def frame(data: bytes) -> bytes:
-  """Returns a record as it lies in a file, for writing TFRecord files."""
-  length = struct.pack("<Q", len(data))
-  return (
-    length
-    + _FOOTER.pack(masked_crc32c(length))
-    + data
-    + _FOOTER.pack(masked_crc32c(data))
-  )
-
-
 def _next(stream: BinaryIO) -> tuple[bytes | None, str, bool]:
   """Reads one record: data (None at the end), what is wrong, whether to go on."""
   header = stream.read(_HEADER.size)

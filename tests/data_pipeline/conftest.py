@@ -3,13 +3,14 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipeline import source, testing
+from data_pipeline import source
+from tests.data_pipeline import synthetic
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
   """Folder of a finished dataset: 24 attempts of 3 steps, 4 units, 2 shards."""
-  return testing.write_synthetic_dataset(tmp_path_factory.mktemp("data"))
+  return synthetic.write_synthetic_dataset(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def breakable(finished, tmp_path):
 
 @pytest.fixture
 def attempt(rng):
-  return testing.synthetic_attempt(rng, success=True, attempt_id="attempt-7")
+  return synthetic.synthetic_attempt(rng, success=True, attempt_id="attempt-7")
 
 
 @pytest.fixture

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from data_pipeline import attempts as attempts_lib
-from data_pipeline import finish, records, source, testing
+from data_pipeline import finish, records, source
 from data_pipeline import index as index_lib
 from data_pipeline import plan as plan_lib
+from tests.data_pipeline import synthetic
 
 
 def _records(count, **changes):
   rng = np.random.default_rng(count)
   made = [
-    testing.synthetic_attempt(
+    synthetic.synthetic_attempt(
       rng, frame_size=16, num_steps=1 + i % 3, unit=f"unit-{i % 4}"
     )
     for i in range(count)
@@ -72,7 +73,7 @@ def _seeds(rows):
   rng = np.random.default_rng(0)
   found = []
   for unit, scene, number, policy in rows:
-    one = testing.synthetic_attempt(rng, 8, 1, unit=unit, policy=policy)
+    one = synthetic.synthetic_attempt(rng, 8, 1, unit=unit, policy=policy)
     found.append({**one, "scene_seed": scene, "attempt_seed": number})
   return attempts_lib.tabulate(found)
 

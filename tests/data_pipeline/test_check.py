@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipeline import check, files, finish, records, source, testing, writer
+from data_pipeline import check, files, finish, records, source, writer
 from data_pipeline import index as index_lib
 from data_pipeline import plan as plan_lib
+from tests.data_pipeline import synthetic
 
 _SECOND = "train-train.array_record-00001-of-00002"
 
@@ -69,7 +70,7 @@ def _write(root, attempts, num_shards=2, *, is_finished=True):
 @pytest.fixture
 def attempts(rng):
   return [
-    testing.synthetic_attempt(rng, 24, success=i % 2 == 0, attempt_id=f"id-{i}")
+    synthetic.synthetic_attempt(rng, 24, success=i % 2 == 0, attempt_id=f"id-{i}")
     for i in range(4)
   ]
 
@@ -249,7 +250,7 @@ def _collect_again(directory, *, is_finished=True):
   """Makes the pending shards of the synthetic dataset again, and finishes it."""
   rng = np.random.default_rng(0)
   attempts = [
-    testing.synthetic_attempt(
+    synthetic.synthetic_attempt(
       rng,
       success=(i // 4) % 2 == 0,
       unit=f"unit-{i % 4}",
@@ -322,7 +323,7 @@ def test_an_unfinished_dataset_is_checked_as_far_as_it_goes(tmp_path, rng):
   directory = plan_lib.begin(tmp_path, plan)
   for shard in (0, 2):
     with writer.ShardWriter(directory, shard) as shard_writer:
-      shard_writer.write(testing.synthetic_attempt(rng, 24))
+      shard_writer.write(synthetic.synthetic_attempt(rng, 24))
   _flip(directory / plan.shard_file(2), 500)
   report = check.check_dataset(directory)
   assert report.pending == (1,) and report.broken_shards == (2,)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from data_pipeline import records
-from data_pipeline.importers import crc32c, levine2016, testing, tfrecord
+from data_pipeline.importers import crc32c, levine2016, tfrecord
 from data_pipeline.importers.example import LayoutError
+from tests.data_pipeline import made_up
 
 POSE = "transforms/base_T_endeffector/vec_quat_7"
 
 
 def convert(values, **conventions):
   return levine2016.to_record(
-    testing.to_example(values),
+    made_up.to_example(values),
     file="grasping_dataset_057.tfrecord-00000-of-00002",
     number=7,
     attempt_seed=11,
@@ -29,7 +30,7 @@ def origin(record):
 
 @pytest.fixture
 def values(rng):
-  return testing.published_values(rng)
+  return made_up.published_values(rng)
 
 
 # --- checksums and files --------------------------------------------------------------
@@ -63,7 +64,7 @@ def test_long_data_is_checked_as_short_data_is(rng, length):
 
 def test_a_frame_begins_as_tensorflows_own_do():
   # Every event file of TensorBoard begins with a record of 24 bytes, and so with these.
-  framed = tfrecord.frame(bytes(24))
+  framed = made_up.frame(bytes(24))
   assert framed[:12] == bytes.fromhex("18 00 00 00 00 00 00 00 a3 7f 4b 22")
   assert len(framed) == 24 + 16
 
@@ -71,7 +72,7 @@ def test_a_frame_begins_as_tensorflows_own_do():
 @pytest.mark.parametrize("compress", [False, True])
 def test_records_are_read_in_order_compressed_or_not(tmp_path, rng, compress):
   expected = [rng.bytes(n) for n in (5, 0, 100_000)]
-  content = b"".join(map(tfrecord.frame, expected))
+  content = b"".join(map(made_up.frame, expected))
   path = tmp_path / "some.tfrecord"
   path.write_bytes(gzip.compress(content) if compress else content)
   found = list(tfrecord.read(path))
@@ -83,7 +84,7 @@ def test_records_are_read_in_order_compressed_or_not(tmp_path, rng, compress):
 def test_a_length_that_begins_like_gzip_is_no_gzip(tmp_path):
   data = bytes(0x8B1F)  # Its length is stored as 1f 8b 00 ...
   path = tmp_path / "some.tfrecord"
-  path.write_bytes(tfrecord.frame(data))
+  path.write_bytes(made_up.frame(data))
   assert path.read_bytes()[:2] == b"\x1f\x8b"
   assert [raw.data for raw in tfrecord.read(path)] == [data]
 
@@ -97,7 +98,7 @@ def test_a_length_that_begins_like_gzip_is_no_gzip(tmp_path):
 )
 @pytest.mark.parametrize("compress", [False, True])
 def test_a_flipped_byte_is_named(tmp_path, position, problem, after, compress):
-  framed = [bytearray(tfrecord.frame(c * 40)) for c in (b"a", b"b", b"c")]
+  framed = [bytearray(made_up.frame(c * 40)) for c in (b"a", b"b", b"c")]
   framed[1][position] ^= 1
   path = tmp_path / "flipped.tfrecord"
   content = b"".join(framed)
@@ -117,7 +118,7 @@ def test_a_file_that_does_not_decompress_any_further_says_how_much_is_lost(
   tmp_path, rng
 ):
   content = b"".join(
-    tfrecord.frame(rng.integers(4, size=300_000, dtype=np.uint8).tobytes())
+    made_up.frame(rng.integers(4, size=300_000, dtype=np.uint8).tobytes())
     for _ in range(4)
   )
   compressed = bytearray(gzip.compress(content))
@@ -132,7 +133,7 @@ def test_a_file_that_does_not_decompress_any_further_says_how_much_is_lost(
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("left", [57, 60, 90, 111])
 def test_a_truncated_file_gives_what_is_whole_and_says_so(tmp_path, left, compress):
-  content = tfrecord.frame(b"a" * 40) + tfrecord.frame(b"b" * 40)
+  content = made_up.frame(b"a" * 40) + made_up.frame(b"b" * 40)
   path = tmp_path / "cut.tfrecord"
   path.write_bytes(
     gzip.compress(content, 0)[: left + 14] if compress else content[:left]
@@ -165,8 +166,8 @@ def test_an_image_belongs_to_the_pose_at_the_end_of_the_step_before(values):
   expected = [(0.5, 0.0, 0.3, 0.1), (0.6, 0.1, 0.2, 0.5), (0.55, 0.2, 0.1, -2.9)]
   names = ["approach", "grasp/0/reached_pose", "grasp/1/reached_pose"]
   for name, (*position, yaw) in zip(names, expected, strict=True):
-    values[f"{name}/{POSE}"] = testing.pose(position, yaw)
-  values[f"grasp/2/reached_pose/{POSE}"] = testing.pose((0.55, 0.2, 0.02), -2.9)
+    values[f"{name}/{POSE}"] = made_up.pose(position, yaw)
+  values[f"grasp/2/reached_pose/{POSE}"] = made_up.pose((0.55, 0.2, 0.02), -2.9)
   record = convert(values)
   np.testing.assert_allclose(record["poses"], expected, atol=1e-6)
   shades = record["images"][:, 256, 256, 0]
@@ -176,8 +177,8 @@ def test_an_image_belongs_to_the_pose_at_the_end_of_the_step_before(values):
 
 def test_commands_are_motions_in_the_base_frame(values):
   yaws = (3.0, -3.0)  # Over the cut: +0.28 rad, not -6.
-  values[f"approach/{POSE}"] = testing.pose((0.5, 0.0, 0.3), yaws[0])
-  values[f"grasp/0/reached_pose/{POSE}"] = testing.pose((0.6, -0.1, 0.2), yaws[1])
+  values[f"approach/{POSE}"] = made_up.pose((0.5, 0.0, 0.3), yaws[0])
+  values[f"grasp/0/reached_pose/{POSE}"] = made_up.pose((0.6, -0.1, 0.2), yaws[1])
   turn = 2 * np.pi - 6
   commands = convert(values)["commands"]
   np.testing.assert_allclose(
@@ -207,7 +208,7 @@ def test_images_are_the_middle_of_what_was_recorded(values):
 
 
 def test_a_single_step_is_an_attempt(rng):
-  record = convert(testing.published_values(rng, 1))
+  record = convert(made_up.published_values(rng, 1))
   assert record["poses"].shape == (1, 4)
   np.testing.assert_array_equal(record["commands"], records.NULL_COMMAND[None])
 
@@ -263,11 +264,11 @@ def test_a_share_of_the_stroke_becomes_metres(values, kind, status, reading):
 
 
 def test_what_is_unknown_is_named(rng):
-  record = convert(testing.published_values(rng, robot=None))
+  record = convert(made_up.published_values(rng, robot=None))
   unknown = set(origin(record)["unknown"])
   assert {"simulator_truth", "scene_seed", "grasped", "table_height", "unit"} <= unknown
   assert record["unit"] == "unnamed:grasping_dataset_057"
-  named = convert(testing.published_values(rng), table_height=-0.05)
+  named = convert(made_up.published_values(rng), table_height=-0.05)
   assert not {"table_height", "unit"} & set(origin(named)["unknown"])
   assert named["table_height"] == -0.05
 
@@ -295,7 +296,7 @@ def with_value(key, value):
     (without(f"approach/{POSE}"), "approach/.* has 0 numbers, expected 7"),
     (without(f"grasp/1/reached_pose/{POSE}"), "grasp/1/.* has 0 numbers"),
     (
-      with_value("grasp/1/image/encoded", testing.picture(9, 480, 640)),
+      with_value("grasp/1/image/encoded", made_up.picture(9, 480, 640)),
       "grasp/1/image/encoded has 480 x 640 pixels, expected 512 x 640",
     ),
     (with_value("grasp/2/image/encoded", b"\xff\xd8 no JPEG"), "not a readable JPEG"),

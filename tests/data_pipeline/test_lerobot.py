@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline import plan, records, source, testing
+from data_pipeline import plan, records, source
 from data_pipeline.exporters import lerobot
+from tests.data_pipeline import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +161,10 @@ def test_an_image_that_does_not_decode_is_named_or_its_attempt_left_out(
   def encode_one_wrong(attempt):
     data = encode(attempt)
     wrong = attempt["attempt_id"] == "train-000001"
-    return testing.with_cut_image(data, 2) if wrong else data
+    return synthetic.with_cut_image(data, 2) if wrong else data
 
   monkeypatch.setattr(records, "encode", encode_one_wrong)
-  directory = testing.write_synthetic_dataset(tmp_path, num_attempts=4, num_shards=1)
+  directory = synthetic.write_synthetic_dataset(tmp_path, num_attempts=4, num_shards=1)
   with pytest.raises(
     plan.DatasetError, match=r"record 1 of .*00000-of-00001 is broken"
   ):

@@ -13,8 +13,9 @@ from data_pipeline import batches as batches_lib
 from data_pipeline import frames as frames_lib
 from data_pipeline import loader as loader_lib
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, samples, shards, source, testing, transforms
+from data_pipeline import records, samples, shards, source, transforms
 from data_pipeline.loader import LoaderConfig, LoaderError, make_loader
+from tests.data_pipeline import synthetic
 
 _CONFIG = LoaderConfig(
   batch_size=16,
@@ -429,7 +430,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in l
 def test_memory_stays_flat_with_ten_times_the_attempts(tmp_path):
   peaks = []
   for count in (400, 4000):
-    directory = testing.write_synthetic_dataset(
+    directory = synthetic.write_synthetic_dataset(
       tmp_path, f"of_{count}", num_attempts=count, num_shards=count // 50, frame_size=32
     )
     done = subprocess.run(
@@ -493,6 +494,6 @@ def test_workers_resume_where_one_process_stopped(finished, tmp_path, place):
 
 def test_a_synthetic_attempt_shows_its_label(rng):
   for success in (True, False):
-    attempt = testing.synthetic_attempt(rng, success=success)
+    attempt = synthetic.synthetic_attempt(rng, success=success)
     centre = attempt["images"][-1, 24:-24, 24:-24].mean()
     assert (centre > 128) == success

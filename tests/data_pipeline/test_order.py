@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_pipeline import loader as loader_lib
-from data_pipeline import order, source, testing
+from data_pipeline import order, source
 from data_pipeline.loader import LoaderConfig, LoaderError, make_loader
+from tests.data_pipeline import synthetic
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def mixed(tmp_path_factory):
   return source.merge(
     [
       source.open_dataset(
-        testing.write_synthetic_dataset(
+        synthetic.write_synthetic_dataset(
           root, name, num_attempts=count, seed=count, frame_size=24
         )
       )

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipeline import records, testing
+from data_pipeline import records
+from tests.data_pipeline import synthetic
 
 _IMAGES = ("pregrasp_image", "images")
 
@@ -30,7 +31,7 @@ def test_pixels_survive_within_the_loss_of_jpeg(attempt):
 
 def test_equal_attempts_give_equal_bytes():
   first, second = (
-    records.encode(testing.synthetic_attempt(np.random.default_rng(3)))
+    records.encode(synthetic.synthetic_attempt(np.random.default_rng(3)))
     for _ in range(2)
   )
   assert first == second
@@ -45,7 +46,7 @@ def test_jpegs_are_the_pregrasp_image_and_then_the_steps(attempt):
 
 
 def test_one_step_and_no_objects_are_an_attempt(rng):
-  attempt = testing.synthetic_attempt(rng, num_steps=1)
+  attempt = synthetic.synthetic_attempt(rng, num_steps=1)
   attempt["objects"] = []
   decoded = records.decode(records.encode(attempt), images=False)
   assert decoded["objects"] == []

@@ -4,7 +4,7 @@ import numpy as np
 
 from data_pipeline import attempts as attempts_lib
 from data_pipeline import samples as samples_lib
-from data_pipeline import testing
+from tests.data_pipeline import synthetic
 
 
 def _attempts():
@@ -18,8 +18,8 @@ def _attempts():
     np.float32,
   )
   rng = np.random.default_rng(0)
-  first = testing.synthetic_attempt(rng, num_steps=3, success=True)
-  second = testing.synthetic_attempt(rng, num_steps=1, success=False)
+  first = synthetic.synthetic_attempt(rng, num_steps=3, success=True)
+  second = synthetic.synthetic_attempt(rng, num_steps=1, success=False)
   return attempts_lib.tabulate(
     [{**first, "poses": poses[:3]}, {**second, "poses": poses[3:]}]
   )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipeline import plan as plan_lib
-from data_pipeline import records, source, splits, testing
+from data_pipeline import records, source, splits
+from tests.data_pipeline import synthetic
 
 _SECOND = "train-train.array_record-00001-of-00002"
 
@@ -151,7 +152,7 @@ def test_selected_attempts_keep_their_table(dataset):
 
 def test_merged_datasets_follow_each_other(dataset, tmp_path):
   other = source.open_dataset(
-    testing.write_synthetic_dataset(tmp_path, "more", num_attempts=6, seed=1)
+    synthetic.write_synthetic_dataset(tmp_path, "more", num_attempts=6, seed=1)
   )
   merged = source.merge([dataset.select(np.arange(2)), other])
   assert _ids(merged) == _ids(dataset)[:2] + _ids(other)
@@ -166,7 +167,7 @@ def test_an_attempt_is_merged_once_only(dataset, tmp_path):
   assert "2 attempts of the datasets to merge are there twice" in str(caught.value)
   assert "is of dataset 0 and again of dataset 2" in str(caught.value)
   # The same scenes with another policy are other attempts.
-  other = testing.write_synthetic_dataset(tmp_path, policy="servo")
+  other = synthetic.write_synthetic_dataset(tmp_path, policy="servo")
   assert len(source.merge([dataset, source.open_dataset(other)])) == 48
 
 
@@ -183,9 +184,9 @@ def test_parts_are_counted_though_their_attempts_are_filtered_away(dataset):
 def test_an_attempt_is_decoded_or_named(tmp_path, monkeypatch):
   encode = records.encode
   monkeypatch.setattr(
-    records, "encode", lambda attempt: testing.with_cut_image(encode(attempt), 2)
+    records, "encode", lambda attempt: synthetic.with_cut_image(encode(attempt), 2)
   )
-  directory = testing.write_synthetic_dataset(tmp_path, num_attempts=4, num_shards=1)
+  directory = synthetic.write_synthetic_dataset(tmp_path, num_attempts=4, num_shards=1)
   dataset = source.open_dataset(directory, verify="checksums")
   assert dataset.decoded(3, images=False)["attempt_id"] == "train-000003"
   with pytest.raises(plan_lib.DatasetError, match=r"record 3 of .*not a readable JPEG"):
@@ -193,7 +194,7 @@ def test_an_attempt_is_decoded_or_named(tmp_path, monkeypatch):
 
 
 def test_datasets_of_two_frame_sizes_do_not_merge(dataset, tmp_path):
-  other = testing.write_synthetic_dataset(tmp_path, num_attempts=2, frame_size=40)
+  other = synthetic.write_synthetic_dataset(tmp_path, num_attempts=2, frame_size=40)
   with pytest.raises(plan_lib.DatasetError, match=r"\[40, 72\] pixels, expected one"):
     source.merge([dataset, source.open_dataset(other)])
 
@@ -217,7 +218,7 @@ def test_a_dataset_can_be_sent_to_another_process(dataset):
 
 def test_more_shards_than_may_be_open_are_read(tmp_path, monkeypatch):
   monkeypatch.setattr("data_pipeline.shards._MOST_OPEN", 2)
-  directory = testing.write_synthetic_dataset(tmp_path, num_shards=6)
+  directory = synthetic.write_synthetic_dataset(tmp_path, num_shards=6)
   dataset = source.open_dataset(directory)
   order = np.random.default_rng(0).permutation(24)
   found = [records.decode(dataset[i], images=False)["attempt_id"] for i in order]

@@ -6,7 +6,7 @@ import pytest
 from data_pipeline import finish, source, splits, writer
 from data_pipeline import plan as plan_lib
 from data_pipeline.splits import Filter
-from data_pipeline.testing import synthetic_attempt
+from tests.data_pipeline.synthetic import synthetic_attempt
 
 
 @pytest.fixture(scope="module")

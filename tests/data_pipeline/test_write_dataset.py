@@ -7,8 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_pipeline import plan, records, schema, source
-from data_pipeline.testing import synthetic_attempt
 from data_pipeline.write_dataset import write_dataset
+from tests.data_pipeline.synthetic import synthetic_attempt
 
 
 def bare(seed: int) -> dict:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import check, files, finish, records, source, testing, writer
+from data_pipeline import check, files, finish, records, source, writer
 from data_pipeline import plan as plan_lib
+from tests.data_pipeline import synthetic
 
 _ROOT = Path(writer.__file__).parents[1]
 _PLAN = plan_lib.Plan("train", num_shards=3, frame_size=72, config={"seed": 1})
@@ -31,7 +32,7 @@ def _write_shard(directory, shard, num_attempts=4):
   rng = np.random.default_rng(shard)
   with writer.ShardWriter(directory, shard) as shard_writer:
     for i in range(num_attempts):
-      attempt = testing.synthetic_attempt(rng, attempt_id=f"{shard}-{i}")
+      attempt = synthetic.synthetic_attempt(rng, attempt_id=f"{shard}-{i}")
       shard_writer.write(attempt)
 
 
@@ -40,7 +41,7 @@ def _names(directory):
 
 
 def test_two_writes_give_the_same_files(finished, tmp_path):
-  again = testing.write_synthetic_dataset(tmp_path)
+  again = synthetic.write_synthetic_dataset(tmp_path)
   assert _checksums(again) == _checksums(finished)
 
 
@@ -48,7 +49,7 @@ def test_a_shard_appears_when_its_block_ends(tmp_path):
   directory = plan_lib.begin(tmp_path, _PLAN)
   shard_file = _PLAN.shard_file(1)
   with writer.ShardWriter(directory, 1) as shard_writer:
-    shard_writer.write(testing.synthetic_attempt(np.random.default_rng(0)))
+    shard_writer.write(synthetic.synthetic_attempt(np.random.default_rng(0)))
     assert shard_file not in _names(directory)
     assert writer.pending_shards(directory) == [0, 1, 2]
   assert _names(directory) == {"plan.json", "shards", shard_file}
@@ -58,7 +59,7 @@ def test_a_shard_appears_when_its_block_ends(tmp_path):
 def test_nothing_remains_of_a_failed_block(tmp_path):
   directory = plan_lib.begin(tmp_path, _PLAN)
   with pytest.raises(KeyboardInterrupt), writer.ShardWriter(directory, 0) as one:
-    one.write(testing.synthetic_attempt(np.random.default_rng(0)))
+    one.write(synthetic.synthetic_attempt(np.random.default_rng(0)))
     raise KeyboardInterrupt
   assert _names(directory) == {"plan.json", "shards"}
   assert writer.pending_shards(directory) == [0, 1, 2]
@@ -77,11 +78,11 @@ def test_a_shard_without_its_entry_counts_as_missing(tmp_path):
 def test_an_attempt_is_written_once_and_in_the_planned_size(tmp_path, rng):
   directory = plan_lib.begin(tmp_path, _PLAN)
   with writer.ShardWriter(directory, 0) as shard_writer:
-    shard_writer.write(testing.synthetic_attempt(rng, attempt_id="a"))
+    shard_writer.write(synthetic.synthetic_attempt(rng, attempt_id="a"))
     with pytest.raises(records.RecordError, match="'a' is in shard 0 already"):
-      shard_writer.write(testing.synthetic_attempt(rng, attempt_id="a"))
+      shard_writer.write(synthetic.synthetic_attempt(rng, attempt_id="a"))
     with pytest.raises(records.RecordError, match="images of 64 pixels, expected 72"):
-      shard_writer.write(testing.synthetic_attempt(rng, frame_size=64))
+      shard_writer.write(synthetic.synthetic_attempt(rng, frame_size=64))
   assert plan_lib.read_shard(directory, 0).num_attempts == 1
 
 
@@ -154,13 +155,14 @@ def test_an_impossible_plan_is_refused(change):
 _COLLECTOR = """
 import sys
 import numpy as np
-from data_pipeline import finish, testing, writer
+from data_pipeline import finish, writer
+from tests.data_pipeline import synthetic
 directory = sys.argv[1]
 for shard in writer.pending_shards(directory):
   rng = np.random.default_rng(shard)
   with writer.ShardWriter(directory, shard) as shard_writer:
     for i in range(4):
-      shard_writer.write(testing.synthetic_attempt(rng, attempt_id=f"{shard}-{i}"))
+      shard_writer.write(synthetic.synthetic_attempt(rng, attempt_id=f"{shard}-{i}"))
       print(shard, i, flush=True)
   print("closed", flush=True)
 finish.finalize(directory)
@@ -205,14 +207,15 @@ def test_a_collection_killed_again_and_again_ends_the_same(tmp_path):
 _FILLED_DISK = """
 import resource, signal, sys
 import numpy as np
-from data_pipeline import plan, testing, writer
+from data_pipeline import plan, writer
+from tests.data_pipeline import synthetic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 rng = np.random.default_rng(0)
 try:
   with writer.ShardWriter(sys.argv[1], 1) as shard_writer:
     for _ in range(100):
-      shard_writer.write(testing.synthetic_attempt(rng))
+      shard_writer.write(synthetic.synthetic_attempt(rng))
 except plan.DatasetError as error:
   sys.exit("refused: " + str(error))
 """
@@ -238,12 +241,12 @@ def test_the_first_of_two_writers_of_one_shard_counts(tmp_path):
   directory = plan_lib.begin(tmp_path, _PLAN)
   rng = np.random.default_rng(0)
   with writer.ShardWriter(directory, 0) as slow:
-    slow.write(testing.synthetic_attempt(rng, attempt_id="slow"))
+    slow.write(synthetic.synthetic_attempt(rng, attempt_id="slow"))
     # Begun later, with other attempts, and done while the first one still writes.
     with writer.ShardWriter(directory, 0) as fast:
-      fast.write(testing.synthetic_attempt(rng, attempt_id="fast"))
+      fast.write(synthetic.synthetic_attempt(rng, attempt_id="fast"))
     before = _checksums(directory)
-    slow.write(testing.synthetic_attempt(rng, attempt_id="late"))
+    slow.write(synthetic.synthetic_attempt(rng, attempt_id="late"))
   assert fast.is_published and not slow.is_published
   leftover = {name: value for name, value in before.items() if ".tmp-" not in name}
   assert _checksums(directory) == leftover

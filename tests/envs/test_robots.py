@@ -5,7 +5,7 @@ import pytest
 
 from envs import grasp_env, objects, robots, rollout, units
 from envs.baselines import RandomPolicy
-from envs.testing import Puppet
+from tests.envs.puppet import Puppet
 
 
 def filled(seed: int) -> grasp_env.GraspEnv:

@@ -5,7 +5,6 @@ import types
 import numpy as np
 import pytest
 
-from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo
 from experiments.evaluation import policies
@@ -15,6 +14,7 @@ from hand_eye.algorithm1 import ServoConfig
 from hand_eye.decision import Cause
 from hand_eye.deploy import export, runtime
 from hand_eye.observations import Seen
+from tests.data_pipeline import synthetic
 
 NAME = "examples.own_network:architecture"
 
@@ -33,8 +33,8 @@ def config():
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory, compiled_once):
   root = tmp_path_factory.mktemp("own")
-  data = testing.write_synthetic_dataset(root, "train", num_attempts=8, seed=0)
-  held = testing.write_synthetic_dataset(
+  data = synthetic.write_synthetic_dataset(root, "train", num_attempts=8, seed=0)
+  held = synthetic.write_synthetic_dataset(
     root, "held_out", num_attempts=8, first_unit=4, seed=1
   )
   return train.train(config, [data], [held], root / "train")

@@ -11,12 +11,13 @@ import pytest
 
 from data_pipeline import frames as frames_lib
 from data_pipeline import plan as plan_lib
-from data_pipeline import samples, source, testing
+from data_pipeline import samples, source
 from data_pipeline.splits import Filter
 from experiments import check_data, cli, train
 from experiments.datasets import options as options_lib
 from experiments.fitting import held_out_evaluation
 from hand_eye import training
+from tests.data_pipeline import synthetic
 
 _ROOT = Path(check_data.__file__).parents[1]
 
@@ -24,12 +25,12 @@ _ROOT = Path(check_data.__file__).parents[1]
 @pytest.fixture
 def data(tmp_path):
   """A dataset of 24 attempts in 3 shards, 72 pixels."""
-  return testing.write_synthetic_dataset(tmp_path / "data", num_shards=3)
+  return synthetic.write_synthetic_dataset(tmp_path / "data", num_shards=3)
 
 
 @pytest.fixture
 def held_out(tmp_path):
-  return testing.write_synthetic_dataset(
+  return synthetic.write_synthetic_dataset(
     tmp_path / "data", "held_out", num_attempts=8, first_unit=4, seed=1
   )
 
@@ -220,7 +221,7 @@ def test_a_part_of_the_data_can_be_chosen_and_held_out(data, held_out):
 def test_a_mixture_is_trained_on_and_resumed(data, held_out, tmp_path):
   from experiments.configs import demo
 
-  more = testing.write_synthetic_dataset(
+  more = synthetic.write_synthetic_dataset(
     tmp_path / "data", "more", num_attempts=12, policy="servo", round_number=1, seed=2
   )
   config = demo.get_config()

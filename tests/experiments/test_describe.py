@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import finish, records, source, testing, writer
+from data_pipeline import finish, records, source, writer
 from data_pipeline import plan as plan_lib
 from experiments import cli, describe, statistics
 from experiments.datasets import contact_sheet, counts
+from tests.data_pipeline import synthetic
 
 # unit, T, round, policy, success, reading, drop test, truth, objects, grasped
 ATTEMPTS = (
@@ -30,7 +31,7 @@ def write(root, rows=ATTEMPTS, name="train", **changes):
   directory = plan_lib.begin(root, plan_lib.Plan(name, 1, frame_size=72))
   with writer.ShardWriter(directory, 0) as shard:
     for i, row in enumerate(rows):
-      record = testing.synthetic_attempt(
+      record = synthetic.synthetic_attempt(
         rng, num_steps=row[1], success=row[4], unit=row[0], attempt_id=str(i)
       )
       record.update(
@@ -176,7 +177,7 @@ def test_broken_records_and_images_are_left_out_and_named(tmp_path, monkeypatch)
 
   def encode_one_wrong(attempt):
     data = encode(attempt)
-    return testing.with_cut_image(data, 1) if attempt["attempt_id"] == "4" else data
+    return synthetic.with_cut_image(data, 1) if attempt["attempt_id"] == "4" else data
 
   monkeypatch.setattr(records, "encode", encode_one_wrong)
   directory = write(tmp_path)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from data_pipeline import records, source
-from data_pipeline.importers import levine2016, testing
+from data_pipeline.importers import levine2016
 from experiments import cli, import_data
 from experiments.datasets import import_report
+from tests.data_pipeline import made_up
 
 METRES = levine2016.Conventions("metres")
 FILES = tuple(f"grasping_dataset_057.tfrecord-0000{i}-of-00002" for i in range(2))
@@ -30,12 +31,12 @@ def published(tmp_path_factory):
   rng = np.random.default_rng(0)
   for number, name in enumerate(FILES):
     attempts = [
-      testing.published_values(
+      made_up.published_values(
         rng, 2, success=(number + i) % 2 == 0, robot=f"robot_{number}"
       )
       for i in range(3)
     ]
-    testing.write_tfrecord(folder / name, map(testing.to_example, attempts))
+    made_up.write_tfrecord(folder / name, map(made_up.to_example, attempts))
   (folder / "features_057.csv").write_text("57\n12\ngrasp/image/encoded\n")
   return folder
 
@@ -155,10 +156,10 @@ def test_one_who_decides_to_skip_goes_on_where_the_import_stopped(published, tmp
   """A file without any usable attempt is no shard, whatever was decided first."""
   folder = damaged(published, tmp_path / "broken", FILES[0], flip_second)
   rng = np.random.default_rng(2)
-  hopeless = testing.published_values(rng, 2)
+  hopeless = made_up.published_values(rng, 2)
   del hopeless["grasp/1/image/encoded"]
   path = folder / "grasping_dataset_058.tfrecord-00000-of-00001"
-  testing.write_tfrecord(path, [testing.to_example(hopeless)])
+  made_up.write_tfrecord(path, [made_up.to_example(hopeless)])
   with pytest.raises(cli.UserError, match="has no usable attempt; record 0: steps"):
     import_paper(folder, tmp_path)
   path.unlink()
@@ -189,10 +190,10 @@ def test_what_the_gripper_says_is_not_assumed(published, tmp_path):
 
 def test_an_awkward_attempt_is_left_out_and_its_neighbours_are_not(tmp_path):
   rng = np.random.default_rng(1)
-  attempts = [testing.published_values(rng, 2) for _ in range(3)]
+  attempts = [made_up.published_values(rng, 2) for _ in range(3)]
   del attempts[1]["grasp/1/image/encoded"]
   path = tmp_path / "source" / FILES[0]
-  testing.write_tfrecord(path, map(testing.to_example, attempts))
+  made_up.write_tfrecord(path, map(made_up.to_example, attempts))
   directory = import_paper(path, tmp_path, on_bad_record="skip")
   assert len(source.open_dataset(directory)) == 2
   (report,) = import_report.read_reports(directory.parent)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import testing
 from experiments import cli, report, statistics, sweep
 from experiments.evaluation import scores
 from experiments.pictures import plots
@@ -18,6 +17,7 @@ from experiments.reporting import content
 from experiments.reporting import evaluated as evaluated_lib
 from experiments.reporting import words as words_lib
 from hand_eye.deploy import runtime
+from tests.data_pipeline import synthetic
 
 RNG = np.random.default_rng(0)
 PROTOCOLS = {
@@ -47,7 +47,7 @@ def facts(policies):
 def fill(workdir, make_row):
   """Writes made-up results of every kind into a work folder."""
   for name, seed in (("train", 0), ("held_out", 1)):
-    testing.write_synthetic_dataset(workdir / "data", name, seed=seed)
+    synthetic.write_synthetic_dataset(workdir / "data", name, seed=seed)
   _fill_training(workdir / "train")
   fill_evaluation(workdir / "evaluate", make_row)
   fill_sweep(workdir / "sweep", make_row)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from data_pipeline import loader as loader_lib
-from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo, levine2016
 from experiments.fitting import curriculum, loop, train_config
 from hand_eye import checkpoint
+from tests.data_pipeline import synthetic
 
 NETWORK = {
   "preset": "small",
@@ -40,8 +40,8 @@ def data(tmp_path_factory, compiled_once):
   """Folders of a training and a held-out dataset of synthetic attempts."""
   root = tmp_path_factory.mktemp("data")
   return (
-    testing.write_synthetic_dataset(root, "train", num_attempts=48, seed=0),
-    testing.write_synthetic_dataset(
+    synthetic.write_synthetic_dataset(root, "train", num_attempts=48, seed=0),
+    synthetic.write_synthetic_dataset(
       root, "held_out", num_attempts=24, first_unit=4, seed=1
     ),
   )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline import finish, source, testing, writer
+from data_pipeline import finish, source, writer
 from data_pipeline import plan as plan_lib
 from envs import units
 from envs.baselines import patches
@@ -15,6 +15,7 @@ from experiments.evaluation import policies as policies_lib
 from experiments.fitting import loop, patch_inputs
 from experiments.train_open_loop import train_open_loop
 from hand_eye import checkpoint
+from tests.data_pipeline import synthetic
 
 NETWORK = {
   "preset": "small",
@@ -48,7 +49,7 @@ def write(root, name, count, unit_names, seed):
     with writer.ShardWriter(directory, shard) as shard_writer:
       for i in range(shard, count, 2):
         unit = unit_names[i % len(unit_names)]
-        attempt = testing.synthetic_attempt(
+        attempt = synthetic.synthetic_attempt(
           rng, success=i % 4 < 2, unit=unit, attempt_id=f"{name}-{i:06d}"
         )
         attempt["pregrasp_image"][:] = 200 if attempt["success"] else 60
@@ -212,7 +213,7 @@ def test_the_policy_scores_as_the_network_does(data, finished):
 
 
 def test_attempts_without_a_calibration_are_refused(tmp_path, data):
-  unknown = testing.write_synthetic_dataset(tmp_path, num_attempts=8)
+  unknown = synthetic.write_synthetic_dataset(tmp_path, num_attempts=8)
   with pytest.raises(cli.UserError, match="no calibration is known.*'unit-0'"):
     train_open_loop(config(), [unknown], [data[1]], tmp_path / "run")
   assert not (tmp_path / "run").exists()

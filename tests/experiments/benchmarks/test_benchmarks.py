@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import testing
 from envs import fleet, objects
 from experiments import cli
 from experiments.benchmarks import full_bin, loader, simulation, torch_peer, training
 from hand_eye import network
+from tests.data_pipeline import synthetic
 
 
 def test_parts_of_an_attempt_add_up():
@@ -111,7 +111,7 @@ def test_the_peak_of_memory_is_of_the_process_that_asks():
 
 def test_the_loader_benchmark_measures_what_it_prints(tmp_path, monkeypatch):
   monkeypatch.setattr(fleet, "num_cores", lambda: 1)
-  data = testing.write_synthetic_dataset(tmp_path / "data", num_attempts=64)
+  data = synthetic.write_synthetic_dataset(tmp_path / "data", num_attempts=64)
   result = loader.benchmark(data, tmp_path, seconds=0.1)
   rates = result["samples_per_second_one_core"]
   assert min(rates.values()) > 0

@@ -8,10 +8,10 @@ import pytest
 from data_pipeline import source
 from envs.baselines import RandomPolicy
 from envs.robots import RobotCell
-from envs.testing import Puppet
 from experiments import cli
 from experiments.control import own_robot
 from hand_eye.decision import hold
+from tests.envs.puppet import Puppet
 
 
 class Flaky(Puppet):

@@ -15,12 +15,12 @@ import pytest
 import yaml
 from jax.experimental.compilation_cache import compilation_cache
 
-from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo, levine2016
 from experiments.fitting import devices as devices_lib
 from experiments.fitting import train_config
 from hand_eye import checkpoint
+from tests.data_pipeline import synthetic
 
 _NETWORK = {
   "preset": "small", "channels": 4, "image_convs": 1, "command_convs": 1,
@@ -47,7 +47,7 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp("devices")
   (root / "config.py").write_text(textwrap.dedent(_CONFIG.format(network=_NETWORK)))
   for name, unit in (("train", 0), ("held_out", 4)):
-    testing.write_synthetic_dataset(
+    synthetic.write_synthetic_dataset(
       root, name, num_attempts=48, first_unit=unit, seed=unit
     )
   return root

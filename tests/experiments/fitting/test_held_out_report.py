@@ -7,14 +7,15 @@ import pytest
 from PIL import Image
 
 from data_pipeline import frames as frames_lib
-from data_pipeline import samples, source, testing
+from data_pipeline import samples, source
 from experiments.fitting import held_out_evaluation, held_out_report
 from hand_eye import losses
+from tests.data_pipeline import synthetic
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-  folder = testing.write_synthetic_dataset(
+  folder = synthetic.write_synthetic_dataset(
     tmp_path_factory.mktemp("data"), num_attempts=24
   )
   return source.open_dataset(folder)

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline import testing
 from experiments import cli, train
 from experiments.configs import demo
 from experiments.fitting import loop, stopping, train_config
 from hand_eye import checkpoint
+from tests.data_pipeline import synthetic
 
 NETWORK = {
   "preset": "small",
@@ -45,8 +45,8 @@ def train_section(**changes):
 def data(tmp_path_factory, compiled_once):
   root = tmp_path_factory.mktemp("data")
   return (
-    testing.write_synthetic_dataset(root, "train", num_attempts=48, seed=0),
-    testing.write_synthetic_dataset(
+    synthetic.write_synthetic_dataset(root, "train", num_attempts=48, seed=0),
+    synthetic.write_synthetic_dataset(
       root, "held_out", num_attempts=16, first_unit=4, seed=1
     ),
   )

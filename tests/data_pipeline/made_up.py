@@ -1,5 +1,6 @@
 """Records in the layout of the published grasping dataset, made up for tests."""
 
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import simplejpeg
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from data_pipeline.importers import tfrecord
+from data_pipeline.importers.crc32c import masked_crc32c
 
 _POSE = "transforms/base_T_endeffector/vec_quat_7"
 
@@ -79,5 +80,16 @@ def to_example(values: Mapping[str, Any]) -> bytes:
 def write_tfrecord(path: Path, examples: Iterable[bytes]) -> Path:
   """Writes a TFRecord file, and returns its path."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(b"".join(tfrecord.frame(example) for example in examples))
+  path.write_bytes(b"".join(frame(example) for example in examples))
   return path
+
+
+def frame(data: bytes) -> bytes:
+  """Returns a record as it lies in a TFRecord file."""
+  length = struct.pack("<Q", len(data))
+  return (
+    length
+    + struct.pack("<I", masked_crc32c(length))
+    + data
+    + struct.pack("<I", masked_crc32c(data))
+  )
