@@ -10,7 +10,8 @@ robot's own motions, without a calibration:
   yaw        read from the features around k alone, so that k must be the gripper
   camera     an affine map of the fleet, learned: metres = A k + b height + c
   landing    where the gripper will be seen after the command: k + A^-1 (dx, dy) + ...
-  glimpse    features on a grid around the landing, turned with the gripper -> logit
+  glimpse    pixels of both images on a grid around the landing, turned with the
+             gripper -> convolutions -> logit
 
 The measured pose is an auxiliary target of training for keypoint, yaw and camera. It is
 never an input: the network sees two images and a command. Each camera may differ from
@@ -18,7 +19,8 @@ the fleet's, as k is seen, not computed; what a wrong A costs shrinks with the c
 and the servo looks again after every motion.
 
 The gripper looks the same after half a turn. So yaw is predicted as (sin 2 yaw,
-cos 2 yaw), and the glimpse is read in both directions.
+cos 2 yaw), and training sees glimpses turned by half a turn, and mirrored: a thing and
+its mirror image are grasped alike.
 """
 
 import functools
@@ -36,6 +38,10 @@ _LENGTH = 0.1
 # Smallest |det A| that is inverted: the map starts near zero.
 _LEAST_DETERMINANT = 0.02
 
+# Weight of the attention's spread in the auxiliary loss. Without it the mean of a wide
+# attention can follow the gripper by what else moves with it, the arm and its shadow,
+# and then nothing at the keypoint shows the yaw.
+_SPREAD = 1.0
 _he = nn.initializers.he_normal()
 
 
@@ -65,8 +71,8 @@ class GlimpseNetwork(nn.Module):
     # From where the keypoint settles to between the fingertips.
     self.image_offset = self.param("image_offset", zeros, (2,))
     self.grid_offset = self.param("grid_offset", zeros, (2,))
-    # Without batch norm: CEM's candidates are no batch like those of training.
-    self.glimpse_blocks = [conv(3, padding="VALID", batch_norm=False) for _ in range(2)]
+    self.glimpse_stem = conv(5, stride=2, padding="VALID", channels=c.channels // 2)
+    self.glimpse_blocks = [conv(3), conv(3), conv(3, padding="VALID")]
     self.dense_layers = [nn.Dense(units, kernel_init=_he) for units in c.dense_units]
     self.logit = nn.Dense(1, kernel_init=zeros)
 
@@ -78,22 +84,26 @@ class GlimpseNetwork(nn.Module):
       train: whether batch norm uses the statistics of the batch.
 
     Returns:
-      map [B, h, w, C]: features; keypoint [B, 2]: the gripper, image coordinates;
-      yaw [B, 2]: (sin, cos) of twice its yaw, not normalised.
+      pixels [B, S, S, 6]: the images, -1 to 1; keypoint [B, 2]: the gripper, image
+      coordinates; spread [B]: variance of the attention around it; yaw [B, 2]: (sin,
+      cos) of twice its yaw, not normalised.
     """
     c = self.config
     shape = (None, c.crop_size, c.crop_size, presets.IMAGE_CHANNELS)
     chex.assert_shape(images, shape)
-    x = (images.astype(jnp.float32) / 127.5 - 1.0).astype(c.dtype)
+    pixels = (images.astype(jnp.float32) / 127.5 - 1.0).astype(c.dtype)
     if not c.pregrasp:
-      x = x.at[..., : presets.IMAGE_CHANNELS // 2].set(0)
-    features = self.stem_block(x, train=train)
+      pixels = pixels.at[..., : presets.IMAGE_CHANNELS // 2].set(0)
+    features = self.stem_block(_mean_pool(pixels, c.gripper_shrink), train=train)
     x = _max_pool(features, c.image_pool)
     for block in self.gripper_blocks:
       x = block(x, train=train)
     batch, height, width, _ = x.shape
     attention = self.attention(x).astype(jnp.float32).reshape(batch, height * width)
-    keypoint = jax.nn.softmax(attention) @ _places(height, width)
+    attention, places = jax.nn.softmax(attention), _places(height, width)
+    keypoint = attention @ places
+    away = jnp.sum((places - keypoint[:, None]) ** 2, -1)
+    spread = jnp.sum(attention * away, -1)
 
     # Fixed to the image, about as far around as the gripper is wide.
     square = _grid(c.yaw_points, c.yaw_reach)
@@ -101,7 +111,7 @@ class GlimpseNetwork(nn.Module):
     around = around.reshape(batch, c.yaw_points, c.yaw_points, -1)
     around = _max_pool(self.yaw_block(around, train=train), 2).reshape(batch, -1)
     yaw = self.yaw(nn.relu(self.yaw_dense(around))).astype(jnp.float32)
-    return {"map": features, "keypoint": keypoint, "yaw": yaw}
+    return {"pixels": pixels, "keypoint": keypoint, "spread": spread, "yaw": yaw}
 
   def score(
     self, features: Mapping[str, chex.Array], commands: chex.Array, *, train: bool
@@ -126,13 +136,17 @@ class GlimpseNetwork(nn.Module):
     turn = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
     points = _grid(c.glimpse_points, c.glimpse_reach / _LENGTH) + self.grid_offset
     points = jnp.einsum("nij,pj->npi", turn, points) @ to_image.T
-    x = sample(features["map"], landing[:, None] + points)
+    x = sample(features["pixels"], landing[:, None] + points)
     x = x.reshape(len(commands), c.glimpse_points, c.glimpse_points, -1)
-    x = jnp.concatenate([x, x[:, ::-1, ::-1]])
-    for block in self.glimpse_blocks:
+    if train:
+      x = turned(x)
+    x = self.glimpse_blocks[0](self.glimpse_stem(x, train=train), train=train)
+    x = _max_pool(x, 2)
+    for block in self.glimpse_blocks[1:]:
       x = block(x, train=train)
-    x = nn.relu(self.dense_layers[0](x.reshape(len(x), -1)))
-    x = x[: len(commands)] + x[len(commands) :]
+    x = x.reshape(len(x), -1)
+    x = jnp.concatenate([x, motion, commands[:, 3:]], -1)
+    x = nn.relu(self.dense_layers[0](x))
     for layer in self.dense_layers[1:]:
       x = nn.relu(layer(x))
     return self.logit(x.astype(jnp.float32))[:, 0]
@@ -144,7 +158,7 @@ class GlimpseNetwork(nn.Module):
     pose: chex.Array,
     crop_offset: chex.Array,
   ) -> chex.Array:
-    """Squared error of the gripper's measured position and yaw, [B].
+    """Squared error of the gripper's measured position and yaw, and the spread, [B].
 
     Args:
       features: of `encode`, [B, ...].
@@ -163,9 +177,10 @@ class GlimpseNetwork(nn.Module):
     )
     target = (pose[:, :2] - jnp.asarray(presets.BIN_CENTRE)) / _LENGTH
     twice = jnp.stack([jnp.sin(2 * pose[:, 3]), jnp.cos(2 * pose[:, 3])], -1)
-    return jnp.sum((position - target) ** 2, -1) + jnp.sum(
+    errors = jnp.sum((position - target) ** 2, -1) + jnp.sum(
       (features["yaw"] - twice) ** 2, -1
     )
+    return errors + _SPREAD * features["spread"]
 
   def __call__(
     self, images: chex.Array, commands: chex.Array, *, train: bool
@@ -186,35 +201,34 @@ class GlimpseNetwork(nn.Module):
 
 
 class _ConvBlock(nn.Module):
-  """A convolution, batch norm if wanted, and ReLU."""
+  """A convolution, batch norm and ReLU."""
 
   config: presets.NetworkConfig
   kernel: int
   stride: int = 1
   padding: str = "SAME"
-  batch_norm: bool = True
+  channels: int | None = None
 
   @nn.compact
   def __call__(self, x: chex.Array, *, train: bool) -> chex.Array:
     c = self.config
     x = nn.Conv(
-      c.channels,
+      self.channels or c.channels,
       kernel_size=(self.kernel, self.kernel),
       strides=(self.stride, self.stride),
       padding=self.padding,
-      use_bias=not self.batch_norm,
+      use_bias=False,
       dtype=c.dtype,
       kernel_init=_he,
       name="conv",
     )(x)
-    if self.batch_norm:
-      x = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=c.batch_norm_momentum,
-        epsilon=c.batch_norm_epsilon,
-        dtype=c.dtype,
-        name="batch_norm",
-      )(x)
+    x = nn.BatchNorm(
+      use_running_average=not train,
+      momentum=c.batch_norm_momentum,
+      epsilon=c.batch_norm_epsilon,
+      dtype=c.dtype,
+      name="batch_norm",
+    )(x)
     return nn.relu(x)
 
 
@@ -240,6 +254,16 @@ def sample(features: chex.Array, points: chex.Array) -> chex.Array:
   return total
 
 
+def turned(x: chex.Array) -> chex.Array:
+  """Glimpses [N, P, P, C], each fourth of them as it is, turned or mirrored.
+
+  The gripper grasps a thing, its mirror image, and both turned by half a turn alike.
+  """
+  which = jnp.arange(len(x))[:, None, None, None]
+  x = jnp.where(which & 1, x[:, ::-1], x)
+  return jnp.where(which & 2, x[:, :, ::-1], x)
+
+
 def _places(height: int, width: int) -> chex.Array:
   """[h * w, 2] image coordinates of the places of a feature map."""
   columns, rows = ((jnp.arange(n) + 0.5) / n * 2 - 1 for n in (width, height))
@@ -259,6 +283,13 @@ def _inverse(matrix: chex.Array) -> chex.Array:
   least = jnp.where(determinant < 0, -_LEAST_DETERMINANT, _LEAST_DETERMINANT)
   small = jnp.abs(determinant) < _LEAST_DETERMINANT
   return jnp.array([[d, -b], [-c, a]]) / jnp.where(small, least, determinant)
+
+
+def _mean_pool(x: chex.Array, window: int) -> chex.Array:
+  """The mean of each window x window places."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height // window, window, width // window, window, channels)
+  return x.mean((2, 4))
 
 
 def _max_pool(x: chex.Array, window: int) -> chex.Array:

@@ -59,12 +59,15 @@ class NetworkConfig:
     dtype: of the computation, `float32` or `bfloat16`. Parameters, batch statistics and
       logits are float32 with both.
     stem_form: how the stem's convolution is computed, `direct` or `space_to_depth`.
-    glimpse_points: side of the grid of places that a glimpse reads.
+      Both are the same function of the same parameters, but for rounding; see
+      `space_to_depth_conv`.
+    gripper_shrink: of `glimpse`: the gripper is looked for in the crop made smaller by
+      this factor, the glimpse is read from the whole one.
+    glimpse_points: side of the grid of pixels that a glimpse reads, a multiple of 4
+      from 16 on.
     glimpse_reach: from its middle to its edge, metres.
     yaw_points, yaw_reach: the same of what the yaw is read from; as a share of half the
       image.
-      Both are the same function of the same parameters, but for rounding; see
-      `space_to_depth_conv`.
     pregrasp: whether the pregrasp image is looked at. Without it, the network sees grey
       in its place: for measuring what it is good for.
   """
@@ -93,8 +96,9 @@ class NetworkConfig:
   stem_form: str = "direct"
   pregrasp: bool = True
   architecture: str = "figure4"
-  glimpse_points: int = 9
-  glimpse_reach: float = 0.07
+  gripper_shrink: int = 1
+  glimpse_points: int = 28
+  glimpse_reach: float = 0.08
   yaw_points: int = 10
   yaw_reach: float = 0.3
 
@@ -125,6 +129,16 @@ class NetworkConfig:
         f"stem_form is 'space_to_depth', but crop_size {self.crop_size} is no multiple"
         f" of stem_stride {self.stem_stride}; choose another size, or 'direct'."
       )
+    if self.glimpse_points % 4 or self.glimpse_points < 16:
+      raise ValueError(
+        f"glimpse_points is {self.glimpse_points}, expected a multiple of 4 from 16 on:"
+        " a stride and a pool halve it."
+      )
+    if self.crop_size % self.gripper_shrink:
+      raise ValueError(
+        f"crop_size {self.crop_size} is no multiple of gripper_shrink"
+        f" {self.gripper_shrink}."
+      )
     if not self.command_scale > 0:
       raise ValueError(f"command_scale is {self.command_scale!r}, expected > 0 (m).")
 
@@ -153,6 +167,20 @@ PRESETS: Mapping[str, NetworkConfig] = {
     crop_size=64,
     channels=32,
     stem_kernel=5,
+    image_convs=3,
+    image_kernel=3,
+    image_pool=2,
+    initializer="he_normal",
+  ),
+  "glimpse128": NetworkConfig(
+    name="glimpse128",
+    architecture="glimpse",
+    frame_size=144,
+    crop_size=128,
+    channels=32,
+    stem_kernel=5,
+    gripper_shrink=2,
+    glimpse_points=36,
     image_convs=3,
     image_kernel=3,
     image_pool=2,

@@ -10,7 +10,13 @@ from hand_eye.checkpoint import PolicyWeights
 from hand_eye.deploy import export, runtime
 
 SMALL = presets.preset(
-  "glimpse", frame_size=36, crop_size=32, channels=8, image_convs=2, yaw_points=4
+  "glimpse",
+  frame_size=36,
+  crop_size=32,
+  channels=8,
+  image_convs=2,
+  yaw_points=4,
+  glimpse_points=16,
 )
 
 
@@ -56,15 +62,57 @@ def test_scores_many_commands_on_one_image_as_on_copies_of_it(predictor, weights
   assert np.ptp(np.asarray(once)) > 1e-3
 
 
-def test_a_half_turn_of_the_gripper_changes_nothing(predictor, weights):
-  asked = commands(5)
-  turned = asked * np.array([1, 1, 1, -1, -1], np.float32)
-  images = pictures(5)
-  logits = [
-    predictor.apply(*weights, images, which, train=False)[0]
-    for which in (asked, turned)
+def test_training_turns_and_mirrors_what_the_gripper_sees():
+  glimpses = np.arange(4 * 2 * 2, dtype=np.float32).reshape(4, 2, 2, 1)
+  seen = np.asarray(glimpse.turned(glimpses))
+  expected = [
+    glimpses[0],
+    glimpses[1][::-1],
+    glimpses[2][:, ::-1],
+    glimpses[3][::-1, ::-1],
   ]
-  np.testing.assert_allclose(*logits, atol=1e-4)
+  np.testing.assert_array_equal(seen, expected)
+
+
+def test_sees_pixels_that_the_search_for_the_gripper_averages_away():
+  """Stripes of one pixel: their mean is grey everywhere."""
+  fine = presets.preset("glimpse128", frame_size=36, crop_size=32, glimpse_points=16)
+  predictor = glimpse.build(fine)
+  params, batch_stats = predictor.init(jax.random.key(0))
+  stripes = np.tile(np.array([0, 254], np.uint8), 16)[None, None, :, None]
+  stripes = np.broadcast_to(stripes, (1, 32, 32, 6))
+  grey = np.full_like(stripes, 127)
+  found = [predictor.encode(params, batch_stats, image) for image in (stripes, grey)]
+  np.testing.assert_allclose(found[0]["keypoint"], found[1]["keypoint"], atol=1e-4)
+  assert np.ptp(found[0]["pixels"]) > 1.9
+
+
+def test_an_attention_that_is_not_in_one_place_costs(predictor, weights):
+  features = dict(predictor.encode(*weights, pictures(1)))
+  module = glimpse.GlimpseNetwork(SMALL)
+  arguments = (commands(1), np.zeros((1, 4), np.float32), np.zeros((1, 2), np.float32))
+
+  def loss(spread):
+    return module.apply(
+      {"params": weights[0], "batch_stats": weights[1]},
+      {**features, "spread": jnp.array([spread])},
+      *arguments,
+      method="auxiliary_loss",
+    )[0]
+
+  assert loss(0.5) > loss(0.1)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"glimpse_points": 9}, "glimpse_points is 9, expected a multiple of 4"),
+    ({"gripper_shrink": 3}, "crop_size 64 is no multiple of gripper_shrink 3"),
+  ],
+)
+def test_sizes_that_do_not_divide_are_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    presets.preset("glimpse", **fields)
 
 
 def test_learns_where_the_gripper_is_from_measured_poses(predictor):
