@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from envs.arm import inverse_kinematics
+from envs.arm import UnreachableError, inverse_kinematics
 from envs.gripper import TOOL_LENGTH, opening
 from envs.scene import TIMESTEP, Scene
 
@@ -79,7 +79,7 @@ class Controller:
 
     Raises:
       UnreachableError: the target is out of the arm's reach.
-      DivergedError: the physics became unstable.
+      DivergedError: the physics became unstable, or forced the arm out of its reach.
     """
     start = self.pose().astype(np.float64)
     change = np.asarray(target, np.float64) - start
@@ -91,6 +91,10 @@ class Controller:
     count = int(np.ceil(duration / (CONTROL_SUBSTEPS * TIMESTEP)))
     phase = np.arange(1, count + 1) / count
     blend = phase**3 * (10 - 15 * phase + 6 * phase**2)  # minimum jerk
+    try:
+      inverse_kinematics(start, TOOL_LENGTH)
+    except UnreachableError as error:
+      raise DivergedError(f"something forced the arm away: {error}") from error
     for joints in inverse_kinematics(start + blend[:, None] * change, TOOL_LENGTH):
       self._data.ctrl[self._scene.arm_ctrl] = joints
       self._advance()

@@ -6,6 +6,7 @@ import pytest
 
 from envs import arm, cameras, gripper, objects, scene, units
 from envs import bin as bin_lib
+from envs.control import DivergedError
 from envs.grasp_env import HOME_JOINTS, GraspEnv
 
 
@@ -83,6 +84,17 @@ def test_the_arm_goes_where_it_is_sent():
   env.close()
   assert error[:3].max() < 0.004
   assert error[3] < np.deg2rad(1.0)
+
+
+def test_an_arm_that_was_forced_out_of_its_reach_costs_the_attempt():
+  env = GraspEnv(units.sample_unit(1), [], 64)
+  target = np.array([0.46, 0.0, 0.1, 0.0])
+  folded = arm.inverse_kinematics(target, gripper.TOOL_LENGTH)
+  folded[3] = -arm.JOINT_LIMITS[3] - 0.05
+  env.controller.teleport(folded)
+  with pytest.raises(DivergedError, match="forced the arm away.*joint 4"):
+    env.controller.move_to(target)
+  env.close()
 
 
 def test_the_gripper_opens_wide_and_closes_on_nothing():
