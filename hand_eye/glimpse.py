@@ -23,7 +23,6 @@ cos 2 yaw), and training sees glimpses turned by half a turn, and mirrored: a th
 its mirror image are grasped alike.
 """
 
-import functools
 from collections.abc import Mapping
 
 import chex
@@ -95,7 +94,7 @@ class GlimpseNetwork(nn.Module):
     if not c.pregrasp:
       pixels = pixels.at[..., : presets.IMAGE_CHANNELS // 2].set(0)
     features = self.stem_block(_mean_pool(pixels, c.gripper_shrink), train=train)
-    x = _max_pool(features, c.image_pool)
+    x = network.max_pool(features, c.image_pool)
     for block in self.gripper_blocks:
       x = block(x, train=train)
     batch, height, width, _ = x.shape
@@ -109,7 +108,7 @@ class GlimpseNetwork(nn.Module):
     square = _grid(c.yaw_points, c.yaw_reach)
     around = sample(features, keypoint[:, None] + square)
     around = around.reshape(batch, c.yaw_points, c.yaw_points, -1)
-    around = _max_pool(self.yaw_block(around, train=train), 2).reshape(batch, -1)
+    around = network.max_pool(self.yaw_block(around, train=train), 2).reshape(batch, -1)
     yaw = self.yaw(nn.relu(self.yaw_dense(around))).astype(jnp.float32)
     return {"pixels": pixels, "keypoint": keypoint, "spread": spread, "yaw": yaw}
 
@@ -141,7 +140,7 @@ class GlimpseNetwork(nn.Module):
     if train:
       x = turned(x)
     x = self.glimpse_blocks[0](self.glimpse_stem(x, train=train), train=train)
-    x = _max_pool(x, 2)
+    x = network.max_pool(x, 2)
     for block in self.glimpse_blocks[1:]:
       x = block(x, train=train)
     x = x.reshape(len(x), -1)
@@ -290,15 +289,3 @@ def _mean_pool(x: chex.Array, window: int) -> chex.Array:
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height // window, window, width // window, window, channels)
   return x.mean((2, 4))
-
-
-def _max_pool(x: chex.Array, window: int) -> chex.Array:
-  """The largest of each window x window places.
-
-  By pairs: the gradient of `jnp.max` divides by the number of places that equal the
-  maximum, and a compiler that computes a place twice, rounded differently, finds none.
-  """
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // window, window, width // window, window, channels)
-  rows = functools.reduce(jnp.maximum, (x[:, :, i] for i in range(window)))
-  return functools.reduce(jnp.maximum, (rows[:, :, :, i] for i in range(window)))

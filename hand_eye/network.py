@@ -374,14 +374,19 @@ def max_pool(x: chex.Array, window: int) -> chex.Array:
 
   Windows do not overlap, so this is a maximum over two axes of a reshaped array. On
   CPUs its gradient is far cheaper than that of a windowed reduction.
+
+  The maximum is made of pairs. The gradient of `jnp.max` divides by the number of
+  places that equal the maximum; XLA may compute a place twice, rounded differently, and
+  then it divides zero by zero (findings/jax_max_gradient_is_nan.sh).
   """
   if window == 1:
     return x
   batch, height, width, channels = x.shape
-  rows, columns = -(-height // window), -(-width // window)
-  missing = (rows * window - height, columns * window - width)
+  down, along = -(-height // window), -(-width // window)
+  missing = (down * window - height, along * window - width)
   if any(missing):
     around = [(0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)]
     x = jnp.pad(x, around, constant_values=-jnp.inf)
-  x = x.reshape(batch, rows, window, columns, window, channels)
-  return x.max(axis=(2, 4))
+  x = x.reshape(batch, down, window, along, window, channels)
+  rows = functools.reduce(jnp.maximum, (x[:, :, i] for i in range(window)))
+  return functools.reduce(jnp.maximum, (rows[:, :, :, i] for i in range(window)))

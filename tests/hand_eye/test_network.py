@@ -255,6 +255,16 @@ def test_max_pool_is_the_windowed_one(size, window):
   np.testing.assert_array_equal(network.max_pool(x, window), expected)
 
 
+def test_the_gradient_of_max_pool_is_finite_where_xla_rounds_twice():
+  x = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+
+  def loss(x):
+    y = jnp.exp(x) * x + jnp.sin(x) / jnp.sqrt(x * x + 1)
+    return jnp.sum(network.max_pool(y.reshape(1, 250, 400, 1), 2) ** 2)
+
+  assert np.isfinite(jax.jit(jax.grad(loss))(x)).all()
+
+
 def test_same_key_same_weights():
   one, same, other = (_predictor().init(jax.random.key(seed))[0] for seed in (0, 0, 1))
   jax.tree.map(np.testing.assert_array_equal, one, same)
