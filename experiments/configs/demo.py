@@ -151,7 +151,7 @@ def train() -> ConfigDict:
       # A curriculum, (steps, longest command in metres) each; one metre spans any bin.
       "phases": ((2100, 1.0),),
       # Of the first steps: where commands lead, learned from the measured poses alone.
-      "auxiliary_steps": 400,
+      "auxiliary_steps": 250,
       "batch_size": 64,
       "eval_batch_size": 100,
       "log_every": 25,
