@@ -110,6 +110,7 @@ class Attempt:
   evidence: tuple[dict[str, Any], ...]  # one a decision
   target: Target = Target()
   num_held: int = 0  # objects that really hung in the gripper
+  grade: str = ""  # one of `success.GRADES`; '' where no simulator knows
 
 
 class Recorder(Protocol):
@@ -252,6 +253,7 @@ class AttemptRun:
       evidence=tuple(self._evidence),
       target=target,
       num_held=len(outcome.held),
+      grade=outcome.grade,
     )
 
   def _look(self) -> None:

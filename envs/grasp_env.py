@@ -20,7 +20,13 @@ from envs.gripper import CLOSING_TORQUE, OPENING_TORQUE, TOOL_LENGTH
 from envs.objects import ObjectSpec
 from envs.rendering import Renderer
 from envs.scene import Scene, build_scene, object_positions
-from envs.success import TEST_IMAGE_SIZE, label, lifted_objects
+from envs.success import (
+  TEST_IMAGE_SIZE,
+  grade,
+  label,
+  lifted_objects,
+  risen_objects,
+)
 from envs.units import BIN_CENTRE, Unit
 
 # Folded back beside the camera's view: what I0 is taken from.
@@ -50,6 +56,7 @@ class Outcome:
   simulator_truth: bool  # something really hung in the gripper
   grasped: str  # name of what did, '' if nothing
   held: tuple[int, ...]  # indices of all that did, among the cell's objects
+  grade: str = ""  # one of `success.GRADES`; '' where no simulator knows
 
 
 class GraspEnv:
@@ -161,8 +168,9 @@ class GraspEnv:
 
     What it holds is let go over a random place of the bin, where it stays.
     """
+    lay = self.object_positions()
     self.close_gripper()
-    self.lift()
+    risen = self.lift(lay)
     reading = self.controller.gripper_reading()
     lifted = lifted_objects(self.scene, self.data)
     test_size = self.test_image_size()
@@ -177,6 +185,7 @@ class GraspEnv:
       simulator_truth=bool(lifted),
       grasped=self.scene.objects[lifted[0]].name if lifted else "",
       held=tuple(lifted),
+      grade=grade(lay, self.object_positions(), risen, bool(lifted)),
     )
 
   def test_image_size(self) -> int:
@@ -186,17 +195,26 @@ class GraspEnv:
   def close_gripper(self) -> None:
     self.controller.drive(CLOSING_TORQUE, 0.4)
 
-  def lift(self) -> None:
-    """Straight up, and out of view with whatever the gripper holds."""
+  def lift(self, lay: np.ndarray | None = None) -> bool:
+    """Straight up, and out of view with whatever the gripper holds.
+
+    Args:
+      lay: where objects were before, float64[N, 3], if it matters whether they rose.
+
+    Returns:
+      Whether something hung in the gripper before it went out of view.
+    """
     x, y, _, yaw = self.pose().astype(np.float64)
     floor = self.unit.table_height
     self.controller.move_to([x, y, floor + LIFT_HEIGHT, yaw])
+    risen = lay is not None and bool(risen_objects(self.scene, self.data, lay))
     self.controller.move_to([*DROP_XY, floor + DROP_HEIGHT, yaw])
     # What was knocked over or slipped out comes to rest, or it would look as if it
     # had been dropped between the two images. What rolls slowly stands still for a
     # moment: one look is not enough.
     self._settle(longest=2.5, looks=3)
     self._lifted_yaw = yaw
+    return risen
 
   @contextlib.contextmanager
   def released(self, over: np.ndarray) -> Iterator[None]:

@@ -15,6 +15,10 @@ CHANGE_LEVEL = 30  # grey levels, of the most changed channel of a cell
 CHANGED_CELLS = 12
 LIFTED_HEIGHT = 0.15  # above the bin's floor: higher than any pile
 HELD_DISTANCE = 0.12  # of an object's middle from the fingertips, m
+# What the simulator says of an attempt, from worst to best.
+GRADES = ("missed", "touched", "lifted", "held")
+TOUCHED_DISTANCE = 0.005  # m that an object moved
+RISEN_DISTANCE = 0.05  # m that it was higher than before
 
 
 def reading_says_grasped(reading: float) -> bool:
@@ -53,3 +57,33 @@ def lifted_objects(scene: Scene, data: mujoco.MjData) -> list[int]:
   tip = data.site_xpos[scene.tip_site]
   held = np.linalg.norm(positions - tip, axis=1) < HELD_DISTANCE
   return [int(i) for i in np.nonzero(high & held)[0]]
+
+
+def risen_objects(scene: Scene, data: mujoco.MjData, before: np.ndarray) -> list[int]:
+  """Indices of objects that hang in the gripper just above where they lay.
+
+  Args:
+    before: float64[N, 3], where objects were before the gripper closed.
+  """
+  positions = object_positions(scene, data)
+  higher = positions[:, 2] - before[:, 2] > RISEN_DISTANCE
+  tip = data.site_xpos[scene.tip_site]
+  near = np.linalg.norm(positions - tip, axis=1) < HELD_DISTANCE
+  return [int(i) for i in np.nonzero(higher & near)[0]]
+
+
+def grade(before: np.ndarray, after: np.ndarray, risen: bool, held: bool) -> str:
+  """One of `GRADES`.
+
+  Args:
+    before, after: float64[N, 3], where objects were before the gripper closed, and
+      after it was lifted.
+    risen: whether something hung in the gripper above the bin's floor.
+    held: whether something still did when the gripper was out of view.
+  """
+  if held:
+    return "held"
+  if risen:
+    return "lifted"
+  moved = np.linalg.norm(after - before, axis=1) > TOUCHED_DISTANCE
+  return "touched" if moved.any() else "missed"

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from envs import protocols
+from envs import protocols, success
 from experiments import cli, statistics
 from experiments.evaluation import policy_names
 
@@ -21,7 +21,9 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
   Returns:
     policies: {name: {with_replacement: a rate with its interval over robots,
       without_replacement: {first: {10: the same, ...},
-      cleared_at: [attempt or None, one a repetition]}}}; rates are of success;
+      cleared_at: [attempt or None, one a repetition]},
+      grades: {grade: attempts with replacement}, see `envs.success.GRADES`, where a
+      simulator knows}}; rates are of success;
     paired: {name: {protocol: (difference to the rate of the `reference`, low, high)}},
       for those that were in the same bins; the interval is over robots;
     detectors: how far labels can be trusted;
@@ -36,6 +38,9 @@ def summarise(rows: Sequence[Row], policies: Sequence[str]) -> dict[str, Any]:
     with_, without = (bins[name][protocol] for protocol in protocols.NAMES)
     if with_:
       summary[name]["with_replacement"] = statistics.over_robots(_all(with_))
+      counts = collections.Counter(row.get("grade") for row in _all(with_))
+      if grades := {grade: counts[grade] for grade in success.GRADES if any(counts)}:
+        summary[name]["grades"] = grades
     if without:
       summary[name]["without_replacement"] = _without(without)
   return {
@@ -112,6 +117,13 @@ def describe(summary: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     header = ("policy", "attempts", "success", f"95 % interval {_over(rows)}")
     parts.append(cli.table(header, cells, (1, 2, 3)))
+  if rows := _of(policies, "grades"):
+    shares = [
+      (name, *(f"{100 * count / sum(one.values()):.1f} %" for count in one.values()))
+      for name, one in rows.items()
+    ]
+    header = ("simulator's truth", *success.GRADES)
+    parts.append(cli.table(header, shares, range(1, len(header))))
   if rows := _of(policies, "without_replacement"):
     failed = [
       (

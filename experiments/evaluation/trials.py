@@ -106,6 +106,7 @@ def row_of(trial: Trial, repetition: int, attempt: Attempt) -> dict[str, Any]:
     "drop_test": attempt.drop_test,
     "simulator_truth": attempt.simulator_truth,
     "grasped": attempt.grasped,
+    "grade": attempt.grade,
     "target": attempt.target.name,
     "target_family": family_of(attempt.target.name),
     "target_properties": list(attempt.target.properties),

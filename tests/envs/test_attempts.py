@@ -215,7 +215,33 @@ def test_who_knows_where_a_box_lies_can_grasp_it():
   held = [outcome for outcome in outcomes if outcome.simulator_truth]
   assert len(held) >= 4
   for outcome in held:
-    assert outcome.success and outcome.grasped == "box-0"
+    assert outcome.success and outcome.grasped == "box-0" and outcome.grade == "held"
+
+
+def test_an_attempt_is_graded_by_what_became_of_the_objects():
+  before = np.zeros((3, 3))
+  pushed = before + np.array([[0, 0, 0], [0.006, 0, 0], [0, 0, 0]])
+  shaken = before + 0.002
+  assert success.grade(before, pushed, risen=True, held=True) == "held"
+  assert success.grade(before, pushed, risen=True, held=False) == "lifted"
+  assert success.grade(before, pushed, risen=False, held=False) == "touched"
+  assert success.grade(before, shaken, risen=False, held=False) == "missed"
+
+
+def test_an_attempt_beside_everything_is_a_miss():
+  env, rng = GraspEnv(units.sample_unit(0), [BOX], 64), np.random.default_rng(0)
+  env.fill(rng)
+  env.begin(rng)
+  x, y = env.object_positions()[0, :2]
+  (low_x, low_y, *_), (high_x, high_y, *_) = env.unit.workspace()
+  far = max(
+    ((a, b) for a in (low_x, high_x) for b in (low_y, high_y)),
+    key=lambda corner: np.hypot(corner[0] - x, corner[1] - y),
+  )
+  env.approach(np.array([*far, env.unit.table_height + 0.08, 0.0]))
+  outcome = env.grasp(rng)
+  env.close()
+  assert outcome.grade == "missed" and not outcome.simulator_truth
 
 
 def test_workers_end_with_their_parent(tmp_path):

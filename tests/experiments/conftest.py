@@ -14,6 +14,7 @@ def make_row():
       "unit": "held_out-1000", "scene_seed": 7, "success": success,
       "gripper_reading": 0.02 if success else 0.0, "drop_test": success,
       "simulator_truth": success, "grasped": "box-000001" if success else "",
+      "grade": "held" if success else "missed",
       "target": "box-000001", "target_family": "box", "target_properties": ["rigid"],
       "target_across": 0.004, "target_along": 0.0, "in_bin": 6, "remaining": 6,
       "num_steps": 5, "closed_at_step": 3, "actions": [], "p_null": [], "p_best": [],
