@@ -122,8 +122,8 @@ def describe(summary: Mapping[str, Any]) -> str:
       (name, *(f"{100 * count / sum(one.values()):.1f} %" for count in one.values()))
       for name, one in rows.items()
     ]
-    header = ("simulator's truth", *success.GRADES)
-    parts.append(cli.table(header, shares, range(1, len(header))))
+    titles = ("simulator's truth", *success.GRADES)
+    parts.append(cli.table(titles, shares, range(1, len(titles))))
   if rows := _of(policies, "without_replacement"):
     failed = [
       (
