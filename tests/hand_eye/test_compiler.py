@@ -43,7 +43,7 @@ def assert_compiles(function, *arguments, tolerance=2e-4):
 
 def parts(preset):
   sizes = {"channels": 8, "image_convs": 1, "command_convs": 1}
-  predictor = network.build_predictor(network.preset(preset, **sizes))
+  predictor = network.build(network.preset(preset, **sizes))
   params, batch_stats = predictor.init(jax.random.key(0))
   rng = np.random.default_rng(0)
   side = predictor.config.crop_size

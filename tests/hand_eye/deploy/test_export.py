@@ -25,19 +25,14 @@ SHIPPED = ROOT / "hand_eye" / "pretrained" / "small.hep"
 
 
 @pytest.fixture(scope="module")
-def exported(weights, tmp_path_factory):
-  path = tmp_path_factory.mktemp("export") / "policy.hep"
-  export.write_policy(path, weights, workspace=WORKSPACE, about={"run": "test"})
-  return path
-
-
-@pytest.fixture(scope="module")
 def in_process(weights):
   return servo.ServoPolicy(
     inference.build(CONFIG),
     weights.params,
     weights.batch_stats,
+    config=tiny.BOUNDED,
     workspace=WORKSPACE,
+    constraints=tiny.CONSTRAINTS,
   )
 
 
@@ -102,7 +97,7 @@ def test_file_names_no_place_on_this_machine(exported):
 
 def test_same_weights_same_bytes(weights, exported, tmp_path):
   again = tmp_path / "again.hep"
-  export.write_policy(again, weights, workspace=WORKSPACE, about={"run": "test"})
+  tiny.write(again, weights)
   assert again.read_bytes() == exported.read_bytes()
   assert [file.name for file in tmp_path.iterdir()] == ["again.hep"]
 

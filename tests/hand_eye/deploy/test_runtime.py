@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from hand_eye import commands, decision, inference, servo
+from hand_eye import commands, decision, inference
 from hand_eye.constraints import Constraints
 from hand_eye.decision import Action, Cause
-from hand_eye.deploy import export, policy_file, program, runtime, watchdog
+from hand_eye.deploy import policy_file, program, runtime, watchdog
 from tests.hand_eye.deploy.tiny import WORKSPACE, observation
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-BOUNDED = servo.ServoConfig(max_step=0.05, max_turn=0.3)
 KEY = np.array([0, 1], np.uint32)
 
 
@@ -32,17 +31,8 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def path(weights, tmp_path_factory):
-  file = tmp_path_factory.mktemp("runtime") / "policy.hep"
-  export.write_policy(
-    file,
-    weights,
-    BOUNDED,
-    workspace=WORKSPACE,
-    constraints=Constraints(keep_out=((0.4, -0.1, 0.45, 0.1),)),
-    platforms=("cpu",),
-  )
-  return file
+def path(exported):
+  return exported
 
 
 @pytest.fixture(scope="module")

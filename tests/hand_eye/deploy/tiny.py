@@ -1,16 +1,20 @@
-"""A tiny network, where its robot may go, and what that robot sees."""
+"""A tiny network, how and where its robot may move, and what that robot sees."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from hand_eye import commands, network
+from hand_eye import commands, network, servo
+from hand_eye.constraints import Constraints
+from hand_eye.deploy import export
 
 CONFIG = network.preset("small", channels=4, image_convs=1, command_convs=1)
 WORKSPACE = commands.Workspace(
   low=np.array([0.4, -0.1, 0.0, -3.0], np.float32),
   high=np.array([0.6, 0.1, 0.3, 3.0], np.float32),
 )
+BOUNDED = servo.ServoConfig(max_step=0.05, max_turn=0.3)
+CONSTRAINTS = Constraints(keep_out=((0.4, -0.1, 0.45, 0.1),))
 
 
 class Observation(NamedTuple):
@@ -34,3 +38,15 @@ def pose(seed):
   """A pose anywhere in the workspace."""
   rng = np.random.default_rng(seed)
   return rng.uniform(WORKSPACE.low, WORKSPACE.high).astype(np.float32)
+
+
+def write(path, weights):
+  """Exports the network for all devices."""
+  export.write_policy(
+    path,
+    weights,
+    BOUNDED,
+    workspace=WORKSPACE,
+    constraints=CONSTRAINTS,
+    about={"run": "test"},
+  )
