@@ -69,7 +69,7 @@ def start(
       for tracker in started.values():
         tracker.close(finished=False)
       raise cli.UserError(
-        f"--log_to={name} cannot start: {error}; mend that, or leave {name} out"
+        f"--log_to={name} cannot start: {error}; fix that, or leave {name} out"
       ) from error
   return started
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import hand_eye
-from data_pipeline import plan, source, testing
+from data_pipeline import plan, source
 from experiments import cli, hub
 from hand_eye.deploy import policy_file
+from tests.data_pipeline import synthetic
 
 # The network of Figure 4 in small.
 SHIPPED = Path(hand_eye.__file__).parent / "pretrained" / "small.hep"
@@ -55,7 +56,7 @@ def api(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-  return testing.write_synthetic_dataset(tmp_path_factory.mktemp("data"))
+  return synthetic.write_synthetic_dataset(tmp_path_factory.mktemp("data"))
 
 
 def test_a_policy_comes_back_with_a_card_of_what_it_is(api, tmp_path):
