@@ -221,7 +221,7 @@ def test_evaluation_without_a_checkpoint_says_what_makes_one(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, compiled_once):
   workdir = tmp_path_factory.mktemp("demo")
   campaign.campaign(tiny_config(), workdir)
   return workdir
