@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from experiments import cli, describe
 from experiments.datasets.counts import Description
 from experiments.evaluation import scores
-from hand_eye.deploy import export, policy_file
+from hand_eye.deploy import policy_file
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 _LARGEST = "100K<n<1M"
@@ -61,7 +59,7 @@ def of_policy(path: Path, repo: str, evaluation: Path | None = None) -> str:
     PolicyFileError: the file is damaged.
     UserError: there is no evaluation in the folder.
   """
-  manifest, _ = policy_file.read(path, policy_file.SAME_WEIGHTS)
+  manifest, members = policy_file.read(path, policy_file.SAME_WEIGHTS)
   success = "Success was not measured, or is not told here."
   if evaluation:
     summary = cli.read_json(evaluation / "summary.json")
@@ -71,7 +69,7 @@ def of_policy(path: Path, repo: str, evaluation: Path | None = None) -> str:
         " python -m experiments.evaluate"
       )
     success = f"## Success\n\n{scores.describe(summary)}"
-  facts = cli.table(("", "of this file"), _facts(path, manifest))
+  facts = cli.table(("", "of this file"), _facts(manifest, members))
   text = _POLICY.format(name=path.name, repo=repo, facts=facts, success=success)
   return _front(library_name="hand_eye", pipeline_tag="robotics") + text
 
@@ -88,9 +86,11 @@ def of_dataset(found: Description, repo: str) -> str:
   return _front(task_categories=["robotics"], size_categories=[size]) + text
 
 
-def _facts(path: Path, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-  parts = export.parts_of(path)
-  count = sum(leaf.size for leaf in jax.tree.leaves(parts.weights.params))
+def _facts(
+  manifest: Mapping[str, Any], members: Mapping[str, bytes]
+) -> list[tuple[str, str]]:
+  arrays = policy_file.read_arrays(members["weights.npz"])
+  count = sum(one.size for name, one in arrays.items() if "batch_stats" not in name)
   network, software = manifest["network"], manifest["software"]
   rows = [
     ("network", f"{network['name']}, {count:,} parameters"),
