@@ -41,8 +41,7 @@ def train_open_loop(
       is not known.
   """
   settings = cli.build(patch_inputs.PatchConfig, config.get("patches", {}), "patches")
-  section = dict(config["network"].items())
-  section["preset"] = settings.preset or section["preset"]
+  section = network_section(config["network"], settings.preset)
   network = train_config.build_network(section)
   mirrored = {"mirror_probability": settings.mirror_probability}
   return train.train(
@@ -57,6 +56,20 @@ def train_open_loop(
     inputs=patch_inputs.input_spec_of(settings, network.crop_size),
     **options,
   )
+
+
+def network_section(section: Mapping[str, Any], preset: str) -> dict[str, Any]:
+  """The section `network` of the open loop's network.
+
+  Args:
+    section: that of the servo's network, whose frames there are to cut patches from.
+    preset: of `PatchConfig`.
+  """
+  made = dict(section.items())
+  if preset:
+    made["frame_size"] = train_config.build_network(section).frame_size
+    made["preset"] = preset
+  return made
 
 
 def main(_: Sequence[str]) -> None:

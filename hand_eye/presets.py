@@ -129,6 +129,12 @@ class NetworkConfig:
         f"stem_form is 'space_to_depth', but crop_size {self.crop_size} is no multiple"
         f" of stem_stride {self.stem_stride}; choose another size, or 'direct'."
       )
+    if self.architecture == "glimpse":
+      self._check_glimpse()
+    if not self.command_scale > 0:
+      raise ValueError(f"command_scale is {self.command_scale!r}, expected > 0 (m).")
+
+  def _check_glimpse(self):
     if self.glimpse_points % 4 or self.glimpse_points < 16:
       raise ValueError(
         f"glimpse_points is {self.glimpse_points}, expected a multiple of 4 from 16 on:"
@@ -139,8 +145,6 @@ class NetworkConfig:
         f"crop_size {self.crop_size} is no multiple of gripper_shrink"
         f" {self.gripper_shrink}."
       )
-    if not self.command_scale > 0:
-      raise ValueError(f"command_scale is {self.command_scale!r}, expected > 0 (m).")
 
 
 PRESETS: Mapping[str, NetworkConfig] = {

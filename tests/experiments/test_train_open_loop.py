@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from data_pipeline import finish, source, writer
 from data_pipeline import plan as plan_lib
@@ -12,8 +13,8 @@ from experiments import cli, export_policy, train
 from experiments.configs import demo
 from experiments.evaluation import open_loop_policy
 from experiments.evaluation import policies as policies_lib
-from experiments.fitting import loop, patch_inputs
-from experiments.train_open_loop import train_open_loop
+from experiments.fitting import loop, patch_inputs, train_config
+from experiments.train_open_loop import network_section, train_open_loop
 from hand_eye import checkpoint
 from tests.data_pipeline import synthetic
 
@@ -86,6 +87,13 @@ def servo(data, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("servo")
   train.train(config(), [data[0]], [data[1]], workdir)
   return workdir
+
+
+def test_patches_are_cut_from_the_frames_of_the_servos_network():
+  section = ConfigDict({"preset": "glimpse128"})
+  made = train_config.build_network(network_section(section, "small"))
+  assert (made.architecture, made.crop_size, made.frame_size) == ("figure4", 64, 144)
+  assert network_section(section, "") == {"preset": "glimpse128"}
 
 
 def test_a_sample_is_the_patch_where_the_gripper_closed(data):
